@@ -1,0 +1,18 @@
+"""The workers: Celery carries hints, the ledger says what is true.
+
+A task is a row of the ledger. The dispatcher hands due rows to Redis as hints `(pk, attempt)`,
+one Celery queue per queue name; a worker that receives a hint claims the row in PostgreSQL,
+performs it and finishes it there, always under its attempt number. A hint that is lost,
+duplicated or stale is therefore harmless: a lost one is handed over again with a new attempt,
+the others find no row to claim and are dropped.
+
+What a crash leaves behind
+
+* of Redis: rows that were handed over but have no hint; the dispatcher notices and hands them
+  over again;
+* of a dispatcher: rows marked but not published; the same;
+* of a worker: claimed rows whose lease lapses; the rescuer applies the queue's retry policy
+  with the reason "worker lost";
+* of PostgreSQL: nothing committed is lost; workers keep trying to finish for as long as their
+  lease lasts, then the rescuer of the restarted server takes over.
+"""
