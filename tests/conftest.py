@@ -1,0 +1,13 @@
+"""Names the plug-ins, one per concern; everything else stands in them."""
+
+pytest_plugins = (
+    "tests.fix_process",
+    "tests.fix_postgres",
+    "tests.fix_redis",
+    "tests.fix_slapd",
+    "tests.fix_dcmtk",
+    "tests.fix_peer",
+    "tests.fix_objects",
+    "tests.fix_system",
+    "tests.fix_session",
+)

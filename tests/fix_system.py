@@ -1,0 +1,1 @@
+"""A whole running dicomq on free ports."""
