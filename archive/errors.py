@@ -58,6 +58,12 @@ class LedgerUnavailableError(LedgerError):
     retryable = True
 
 
+class LedgerConflictError(LedgerError):
+    """Two transactions got in each other's way (deadlock); the same call succeeds when repeated."""
+
+    retryable = True
+
+
 class IllegalTransitionError(LedgerError):
     """A task may not go from its present status to the wanted one; nothing was changed."""
 

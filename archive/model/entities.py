@@ -1,6 +1,7 @@
 """What is known of a stored object: the indexed attributes and where its bytes lie (PS3.3 §7)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,95 @@ class InstanceReference:
 
 
 @dataclass(frozen=True, slots=True)
-class StudyCounts:
-    """How far a study has come at one destination, for reconciliation."""
+class InstanceResult:
+    """What a destination answered for one instance.
 
-    study_instance_uid: str
-    received: int
-    exported: dict[str, int] = field(default_factory=dict)
-    notified: dict[str, int] = field(default_factory=dict)
+    Attributes
+    ----------
+    delivered
+        Whether a C-STORE-RSP said success or warning (0000, Bxxx).
+    dimse_status
+        Status of the response; None when none came.
+    """
+
+    instance_pk: int
+    version: int
+    delivered: bool
+    dimse_status: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySummary:
+    """Counts over all instances that a task has dealt with in its present round."""
+
+    delivered: int
+    warning: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class FixedNotification:
+    """The N-CREATE of an availability notification, the same in every attempt.
+
+    Attributes
+    ----------
+    dataset_json
+        DICOM JSON model (PS3.18 §F) of the attribute list.
+    """
+
+    sop_instance_uid: str
+    dataset_json: str
+
+
+class StoreKind(StrEnum):
+    """What became of a received object."""
+
+    STORED = "STORED"
+    REPLACED = "REPLACED"
+    DUPLICATE = "DUPLICATE"
+    IGNORED = "IGNORED"
+
+
+class OverwritePolicy(StrEnum):
+    """dcmOverwritePolicy: when a different object of the same SOP Instance UID replaces it."""
+
+    NEVER = "NEVER"
+    SAME_SOURCE = "SAME_SOURCE"
+    ALWAYS = "ALWAYS"
+    EVEN_WITH_EQUAL_DIGEST = "EVEN_WITH_EQUAL_DIGEST"
+
+
+@dataclass(frozen=True, slots=True)
+class StorePolicy:
+    """How the archive takes an object in."""
+
+    overwrite: OverwritePolicy = OverwritePolicy.NEVER
+    retrieve_aets: tuple[str, ...] = ()
+    availability: str = "ONLINE"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """What the ledger did with a received object.
+
+    Attributes
+    ----------
+    obsolete_files
+        Files whose object was replaced; to be deleted now that the change is committed.
+    staged_tasks
+        Export tasks inserted, widened or joined.
+    patient_conflict
+        The study is known under another patient; it stays with that one.
+    """
+
+    kind: StoreKind
+    instance_pk: int
+    obsolete_files: tuple[StoredFile, ...] = ()
+    staged_tasks: int = 0
+    patient_conflict: bool = False
+
+    @property
+    def keep_file(self) -> bool:
+        """Whether the new file belongs to the archive now; else it is to be deleted."""
+        return self.kind in {StoreKind.STORED, StoreKind.REPLACED}

@@ -82,7 +82,7 @@ TRANSITIONS: dict[TaskStatus, dict[TaskEvent, TaskStatus]] = {
         _E.WARN: _S.WARNING,
         _E.FAIL: _S.FAILED,
         _E.RETRY: _S.SCHEDULED_FOR_RETRY,
-        _E.RELEASE: _S.SCHEDULED,
+        _E.RELEASE: _S.SCHEDULED_FOR_RETRY,
         _E.CANCEL: _S.CANCELED,
     },
     _S.COMPLETED: {_E.RESCHEDULE: _S.SCHEDULED},
@@ -116,6 +116,9 @@ class Task:
     attempt
         Fencing number: raised whenever the task is handed to the broker; only the holder of the
         current number may claim, report on or finish the task.
+    round
+        Raised when a completed task is rescheduled: a new round sends everything again, while
+        retries within a round send only what is missing.
     failures
         Unsuccessful attempts so far (`failures` of the reference's JSON).
     follow_up_only
@@ -134,6 +137,7 @@ class Task:
     scheduled_time: datetime
     attempt: int
     failures: int
+    round: int
     follow_up_only: bool
     cancel_requested: bool
     start_time: datetime | None = None
@@ -148,6 +152,40 @@ class Task:
     sop_instance_uid: str | None = None
     error_message: str | None = None
     outcome_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What travels through the broker: which task, in which attempt."""
+
+    task_pk: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingQueue:
+    """A queue with tasks that were not handed to the broker yet.
+
+    Attributes
+    ----------
+    due_in_s
+        Seconds until the earliest of them is due by the database's clock; negative: overdue.
+    """
+
+    name: str
+    due_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One entry of a task's history; `from_status` is None where the status did not change."""
+
+    time: datetime
+    from_status: TaskStatus | None
+    to_status: TaskStatus
+    attempt: int
+    actor: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

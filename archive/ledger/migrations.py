@@ -1,0 +1,67 @@
+"""Brings a database to the schema this release needs, under a lock, once per process start.
+
+Migrations are ``sql/migrations/NNNN_{pre,post}_name.sql``: `pre` ones may be applied while the
+previous release still runs, `post` ones only after it has gone. ``sql/functions.sql`` is applied
+again whenever its text changes.
+"""
+
+import hashlib
+from importlib.resources import files
+from typing import LiteralString, cast
+
+import psycopg
+
+_LOCK = 0x0D1C0_0001
+
+_VERSION_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_version (
+    name         text PRIMARY KEY,
+    digest       text NOT NULL,
+    applied_time timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+def migrate(connection: psycopg.Connection) -> list[str]:
+    """Apply what is missing and return the names of what was applied.
+
+    Concurrent starters wait for each other; the database is left as it was when a script fails.
+
+    Parameters
+    ----------
+    connection
+        An autocommit connection of a role that may create tables.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute("SET LOCAL client_min_messages = warning")
+        connection.execute(_VERSION_TABLE)
+        rows = connection.execute("SELECT name, digest FROM schema_version").fetchall()
+        known = {str(name): str(digest) for name, digest in rows}
+        applied = []
+        for name, script in _scripts():
+            digest = hashlib.sha256(script.encode()).hexdigest()
+            if name in known and (known[name] == digest or not _is_repeatable(name)):
+                continue
+            connection.execute(script)
+            connection.execute(
+                "INSERT INTO schema_version (name, digest) VALUES (%s, %s) ON CONFLICT (name)"
+                " DO UPDATE SET digest = excluded.digest, applied_time = now()",
+                (name, digest),
+            )
+            applied.append(name)
+    return applied
+
+
+def _is_repeatable(name: str) -> bool:
+    return name == "functions.sql"
+
+
+def _scripts() -> list[tuple[str, LiteralString]]:
+    sql = files("archive.ledger").joinpath("sql")
+    migrations = sorted(
+        (entry for entry in sql.joinpath("migrations").iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    entries = [*migrations, sql.joinpath("functions.sql")]
+    return [(entry.name, cast("LiteralString", entry.read_text("utf-8"))) for entry in entries]

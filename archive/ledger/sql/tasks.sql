@@ -1,0 +1,174 @@
+-- stage --
+-- Insert a task that somebody asked for.
+INSERT INTO task (kind, queue_name, device_name, scheduled_time, follow_up_only, batch_id, local_aet, remote_aet,
+                  exporter_id, study_instance_uid, series_instance_uid, sop_instance_uid, actor, reason)
+VALUES (%(kind)s, %(queue_name)s, %(device_name)s, clock_timestamp() + make_interval(secs => %(due_in_s)s), false,
+        %(batch_id)s, %(local_aet)s, %(remote_aet)s, %(exporter_id)s, %(study_instance_uid)s,
+        %(series_instance_uid)s, %(sop_instance_uid)s, %(actor)s, %(reason)s)
+RETURNING pk;
+
+-- stage_export_detail --
+-- Detail row of an export task.
+INSERT INTO export_task (task_fk) VALUES (%(task_pk)s);
+
+-- stage_ian_detail --
+-- Detail row of a notification task; one that joined a waiting task keeps that task's row.
+INSERT INTO ian_task (task_fk, retrieve_aets, instance_availability, retrieve_location_uid, held_by_exporter)
+VALUES (%(task_pk)s, %(retrieve_aets)s, %(instance_availability)s, %(retrieve_location_uid)s, %(held_by_exporter)s)
+ON CONFLICT (task_fk) DO NOTHING;
+
+-- stage_follow_up_ian --
+-- Announce what an exporter delivered, unless a notification staged after its last delivery does so already.
+-- A waiting one is joined: the update keeps its row locked until this transaction's deliveries are visible.
+INSERT INTO task (kind, queue_name, device_name, scheduled_time, follow_up_only, batch_id, local_aet, remote_aet,
+                  exporter_id, study_instance_uid, actor, reason)
+SELECT 'IAN', %(queue_name)s, %(device_name)s, clock_timestamp() + make_interval(secs => %(due_in_s)s), true,
+       %(batch_id)s, %(local_aet)s, %(remote_aet)s, %(exporter_id)s, %(study_instance_uid)s, %(actor)s, %(reason)s
+WHERE NOT EXISTS (
+    SELECT FROM task n
+    WHERE n.kind = 'IAN' AND n.remote_aet = %(remote_aet)s AND n.study_instance_uid = %(study_instance_uid)s
+      AND n.exporter_id = %(exporter_id)s AND n.follow_up_only AND n.status <> 'CANCELED' AND n.status <> 'FAILED'
+      AND n.created_time > (
+          SELECT max(d.time)
+          FROM delivery d JOIN instance i ON i.pk = d.instance_fk JOIN series s ON s.pk = i.series_fk
+               JOIN study t ON t.pk = s.study_fk
+          WHERE t.study_instance_uid = %(study_instance_uid)s AND d.exporter_id = %(exporter_id)s AND d.delivered))
+ON CONFLICT (remote_aet, study_instance_uid, (coalesce(exporter_id, '')))
+    WHERE kind = 'IAN' AND status = 'SCHEDULED' AND follow_up_only
+    DO UPDATE SET updated_time = now()
+RETURNING pk;
+
+-- get --
+-- One task.
+SELECT * FROM task WHERE pk = %(pk)s;
+
+-- history --
+-- What happened to a task, oldest first.
+SELECT time, from_status, to_status, attempt, actor, reason
+FROM task_history WHERE task_fk = %(pk)s ORDER BY pk;
+
+-- count_by_status --
+-- How many tasks of each kind stand in each status.
+SELECT kind, status, count(*) FROM task GROUP BY kind, status;
+
+-- waiting_queues --
+-- Each queue with tasks that were not handed over yet, and when its earliest is due (a skip scan of task_waiting).
+WITH RECURSIVE queue AS (
+    (SELECT queue_name, scheduled_time FROM task
+     WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
+     ORDER BY queue_name, scheduled_time LIMIT 1)
+    UNION ALL
+    SELECT n.queue_name, n.scheduled_time FROM queue q CROSS JOIN LATERAL (
+        SELECT queue_name, scheduled_time FROM task
+        WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')
+          AND dispatched_time IS NULL AND queue_name > q.queue_name
+        ORDER BY queue_name, scheduled_time LIMIT 1) n
+)
+SELECT queue_name, extract(epoch FROM scheduled_time - clock_timestamp())::float8 FROM queue;
+
+-- lock_queue --
+-- One dispatcher at a time fills a queue, else two of them could exceed its limit.
+SELECT pg_try_advisory_xact_lock(hashtextextended(%(device_name)s || ' ' || %(queue_name)s, 0));
+
+-- dispatch --
+-- Hand over due tasks of a queue, as many as its limit leaves room for.
+WITH due AS (
+    SELECT t.pk FROM task t
+    WHERE t.device_name = %(device_name)s AND t.queue_name = %(queue_name)s
+      AND t.status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND t.dispatched_time IS NULL
+      AND t.scheduled_time <= clock_timestamp()
+      AND (t.kind <> 'EXPORT' OR NOT EXISTS (
+          SELECT FROM task r
+          WHERE r.kind = 'EXPORT' AND r.status = 'IN PROCESS' AND r.exporter_id = t.exporter_id
+            AND r.study_instance_uid = t.study_instance_uid
+            AND entities_overlap(r.series_instance_uid, r.sop_instance_uid, t.series_instance_uid, t.sop_instance_uid)))
+    ORDER BY t.scheduled_time, t.pk
+    LIMIT greatest(0, %(limit)s - (
+        SELECT count(*) FROM task f
+        WHERE f.device_name = %(device_name)s AND f.queue_name = %(queue_name)s
+          AND (f.status = 'IN PROCESS' OR f.dispatched_time IS NOT NULL)))
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE task t SET dispatched_time = clock_timestamp(), attempt = t.attempt + 1
+FROM due WHERE t.pk = due.pk
+RETURNING t.pk, t.attempt;
+
+-- unclaimed --
+-- Per queue, how many tasks were handed over longer ago than they should wait for a worker.
+SELECT queue_name, count(*) FROM task
+WHERE device_name = %(device_name)s AND dispatched_time < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+GROUP BY queue_name;
+
+-- redispatch --
+-- Hand over again what the broker lost; the raised attempt makes a hint that turns up after all stale.
+UPDATE task SET dispatched_time = clock_timestamp(), attempt = attempt + 1
+WHERE device_name = %(device_name)s AND queue_name = %(queue_name)s
+  AND dispatched_time < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+RETURNING pk, attempt;
+
+-- claim --
+-- Give a task to the worker that brings the hint of its present attempt.
+SELECT * FROM claim_task(%(pk)s, %(attempt)s, %(worker)s, make_interval(secs => %(lease_s)s));
+
+-- renew --
+-- Renew the leases of running tasks; what is missing from the answer was lost.
+UPDATE task t SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+FROM unnest(%(pks)s::bigint[], %(attempts)s::integer[]) AS held (pk, attempt)
+WHERE t.pk = held.pk AND t.attempt = held.attempt AND t.status = 'IN PROCESS'
+RETURNING t.pk, t.attempt, t.cancel_requested;
+
+-- finish --
+-- End an attempt. Zero rows: the claim was lost, nothing may be changed.
+UPDATE task SET
+    status = CASE WHEN cancel_requested AND %(status)s = 'SCHEDULED FOR RETRY' THEN 'CANCELED' ELSE %(status)s END,
+    lease_until = NULL, cancel_requested = false, end_time = clock_timestamp(), updated_time = clock_timestamp(),
+    failures = failures + %(failed)s::integer,
+    scheduled_time = CASE WHEN %(status)s = 'SCHEDULED FOR RETRY'
+                          THEN clock_timestamp() + make_interval(secs => %(delay_s)s) ELSE scheduled_time END,
+    error_message = %(error_message)s, outcome_message = %(outcome_message)s,
+    actor = %(actor)s, reason = %(reason)s
+WHERE pk = %(pk)s AND attempt = %(attempt)s AND status = 'IN PROCESS'
+RETURNING status;
+
+-- wake --
+-- Tell dispatchers that there is room or work.
+SELECT pg_notify('dicomq_task', '');
+
+-- lapsed --
+-- Running tasks whose worker did not renew its lease.
+SELECT * FROM task
+WHERE status = 'IN PROCESS' AND lease_until < clock_timestamp() AND device_name = %(device_name)s
+ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
+
+-- cancel_waiting --
+-- Cancel a task that no worker has claimed.
+UPDATE task SET status = 'CANCELED', dispatched_time = NULL, end_time = clock_timestamp(),
+    updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
+WHERE pk = %(pk)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')
+RETURNING pk;
+
+-- cancel_running --
+-- Ask the worker of a running task to stop.
+UPDATE task SET cancel_requested = true, updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
+WHERE pk = %(pk)s AND status = 'IN PROCESS'
+RETURNING pg_notify('dicomq_cancel', pk::text);
+
+-- reschedule --
+-- Make a waiting or done task due again. A completed one starts a new round: everything is sent again.
+UPDATE task SET status = 'SCHEDULED', dispatched_time = NULL, attempt = attempt + 1, failures = 0,
+    round = round + (status = 'COMPLETED')::integer, follow_up_only = false,
+    scheduled_time = clock_timestamp() + make_interval(secs => %(due_in_s)s), start_time = NULL, end_time = NULL,
+    error_message = NULL, outcome_message = NULL, worker = NULL, updated_time = clock_timestamp(),
+    actor = %(actor)s, reason = %(reason)s
+WHERE pk = %(pk)s AND status <> 'IN PROCESS'
+RETURNING pg_notify('dicomq_task', '');
+
+-- purge --
+-- Delete done tasks of a queue that were last changed longer ago than the queue keeps them.
+WITH old AS (
+    SELECT pk FROM task
+    WHERE device_name = %(device_name)s AND queue_name = %(queue_name)s AND status = %(status)s
+      AND updated_time < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM task t USING old WHERE t.pk = old.pk;

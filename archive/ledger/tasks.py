@@ -1,0 +1,302 @@
+"""Tasks: staging, hand-over to the broker, claims, outcomes, and what operators do to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from archive.errors import IllegalTransitionError, NoSuchTaskError
+from archive.ledger.connection import Transaction
+from archive.ledger.queries import load_queries
+from archive.model.retry import Finish, RetryIn
+from archive.model.task import (
+    Hint,
+    NewTask,
+    Outcome,
+    Task,
+    TaskKind,
+    TaskStatus,
+    Transition,
+    WaitingQueue,
+)
+
+_FIELDS = tuple(field.name for field in fields(Task))
+
+
+@dataclass(frozen=True, slots=True)
+class RenewedLease:
+    """A claim that is still held."""
+
+    task_pk: int
+    attempt: int
+    cancel_requested: bool
+
+
+def stage(tx: Transaction, new: NewTask, *, actor: str, reason: str = "staged") -> int:
+    """Insert a task and return its primary key; dispatchers are woken by the commit."""
+    parameters = asdict(new) | {"actor": actor, "reason": reason}
+    pk = int(_one(tx, "stage", parameters)[0])
+    if new.kind is TaskKind.EXPORT:
+        tx.execute(load_queries("tasks")["stage_export_detail"], {"task_pk": pk})
+    _stage_ian_detail(tx, pk, new)
+    return pk
+
+
+def get(tx: Transaction, pk: int) -> Task:
+    """Return one task.
+
+    Raises
+    ------
+    NoSuchTaskError
+        When there is none with that primary key.
+    """
+    tasks = _tasks(tx, "get", {"pk": pk})
+    if not tasks:
+        msg = f"there is no task {pk}; it may have been deleted or purged"
+        raise NoSuchTaskError(msg)
+    return tasks[0]
+
+
+def history(tx: Transaction, pk: int) -> list[Transition]:
+    """Return what happened to a task, oldest first."""
+    rows = tx.execute(load_queries("tasks")["history"], {"pk": pk})
+    return [
+        Transition(time, TaskStatus(old) if old else None, TaskStatus(new), attempt, actor, reason)
+        for time, old, new, attempt, actor, reason in rows
+    ]
+
+
+def count_by_status(tx: Transaction) -> dict[tuple[TaskKind, TaskStatus], int]:
+    """Return how many tasks of each kind stand in each status."""
+    rows = tx.execute(load_queries("tasks")["count_by_status"])
+    return {(TaskKind(kind), TaskStatus(status)): count for kind, status, count in rows}
+
+
+def waiting_queues(tx: Transaction, device_name: str) -> list[WaitingQueue]:
+    """Return the queues of a device that have tasks not handed over yet."""
+    rows = tx.execute(load_queries("tasks")["waiting_queues"], {"device_name": device_name})
+    return [WaitingQueue(name, due_in_s) for name, due_in_s in rows]
+
+
+def dispatch(tx: Transaction, device_name: str, queue_name: str, limit: int) -> list[Hint]:
+    """Mark due tasks of a queue as handed over, up to `limit` in flight, and return their hints.
+
+    Publish the hints only after the transaction is committed. Returns nothing while another
+    dispatcher is at the same queue.
+    """
+    parameters = {"device_name": device_name, "queue_name": queue_name, "limit": limit}
+    if not _one(tx, "lock_queue", parameters)[0]:
+        return []
+    return [Hint(*row) for row in tx.execute(load_queries("tasks")["dispatch"], parameters)]
+
+
+def unclaimed(tx: Transaction, device_name: str, older_than_s: float) -> dict[str, int]:
+    """Return per queue how many tasks were handed over more than `older_than_s` seconds ago."""
+    rows = tx.execute(
+        load_queries("tasks")["unclaimed"],
+        {"device_name": device_name, "older_than_s": older_than_s},
+    )
+    return dict(rows.fetchall())
+
+
+def redispatch(
+    tx: Transaction, device_name: str, queue_name: str, older_than_s: float
+) -> list[Hint]:
+    """Raise the attempt of tasks whose hints the broker lost and return the new hints."""
+    rows = tx.execute(
+        load_queries("tasks")["redispatch"],
+        {"device_name": device_name, "queue_name": queue_name, "older_than_s": older_than_s},
+    )
+    return [Hint(*row) for row in rows]
+
+
+def claim(tx: Transaction, hint: Hint, *, worker: str, lease_s: float) -> Task | None:
+    """Give the task to `worker` for `lease_s` seconds; None when the hint is stale."""
+    parameters = {
+        "pk": hint.task_pk,
+        "attempt": hint.attempt,
+        "worker": worker,
+        "lease_s": lease_s,
+    }
+    tasks = _tasks(tx, "claim", parameters)
+    return tasks[0] if tasks else None
+
+
+def renew(tx: Transaction, held: Sequence[Hint], *, lease_s: float) -> list[RenewedLease]:
+    """Renew claims; those missing from the answer are lost and their work has to stop."""
+    rows = tx.execute(
+        load_queries("tasks")["renew"],
+        {
+            "pks": [hint.task_pk for hint in held],
+            "attempts": [hint.attempt for hint in held],
+            "lease_s": lease_s,
+        },
+    )
+    return [RenewedLease(*row) for row in rows]
+
+
+def finish(
+    tx: Transaction, task: Task, outcome: Outcome, decision: Finish | RetryIn, *, actor: str
+) -> TaskStatus | None:
+    """End the attempt that `task` was claimed for and stage what follows from it.
+
+    Returns
+    -------
+    TaskStatus or None
+        The new status; None when the claim was lost, in which case nothing was changed.
+    """
+    match decision:
+        case RetryIn(delay_s):
+            status, delay = TaskStatus.SCHEDULED_FOR_RETRY, delay_s
+        case Finish(status):
+            delay = 0.0
+    failed = outcome.status in {TaskStatus.WARNING, TaskStatus.FAILED}
+    row = tx.execute(
+        load_queries("tasks")["finish"],
+        {
+            "pk": task.pk,
+            "attempt": task.attempt,
+            "status": status,
+            "failed": failed,
+            "delay_s": delay,
+            "error_message": outcome.message if failed else None,
+            "outcome_message": outcome.message,
+            "actor": actor,
+            "reason": outcome.message,
+        },
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] == TaskStatus.COMPLETED:
+        for new in outcome.follow_ups:
+            _stage_follow_up(tx, new, actor=actor, reason=f"after task {task.pk}")
+    tx.execute(load_queries("tasks")["wake"])
+    return TaskStatus(row[0])
+
+
+def release(tx: Transaction, task: Task, *, actor: str, reason: str) -> bool:
+    """Put a claimed task back, due at once and without counting a failure."""
+    row = tx.execute(
+        load_queries("tasks")["finish"],
+        {
+            "pk": task.pk,
+            "attempt": task.attempt,
+            "status": TaskStatus.SCHEDULED_FOR_RETRY,
+            "failed": False,
+            "delay_s": 0.0,
+            "error_message": None,
+            "outcome_message": None,
+            "actor": actor,
+            "reason": reason,
+        },
+    ).fetchone()
+    tx.execute(load_queries("tasks")["wake"])
+    return row is not None
+
+
+def lapsed(tx: Transaction, device_name: str, limit: int = 100) -> list[Task]:
+    """Lock and return running tasks whose lease ran out; `finish` or `release` them."""
+    return _tasks(tx, "lapsed", {"device_name": device_name, "limit": limit})
+
+
+def cancel(tx: Transaction, pk: int, *, actor: str, reason: str = "canceled") -> TaskStatus:
+    """Cancel a task: at once if it waits, else its worker is asked to stop.
+
+    Returns
+    -------
+    TaskStatus
+        CANCELED, or IN PROCESS while the worker is stopping.
+
+    Raises
+    ------
+    IllegalTransitionError
+        When the task is done already.
+    NoSuchTaskError
+        When there is no such task.
+    """
+    parameters = {"pk": pk, "actor": actor, "reason": reason}
+    if tx.execute(load_queries("tasks")["cancel_waiting"], parameters).fetchone():
+        return TaskStatus.CANCELED
+    if tx.execute(load_queries("tasks")["cancel_running"], parameters).fetchone():
+        return TaskStatus.IN_PROCESS
+    msg = f"task {pk} is {get(tx, pk).status} already and cannot be canceled"
+    raise IllegalTransitionError(msg)
+
+
+def reschedule(
+    tx: Transaction, pk: int, *, due_in_s: float = 0.0, actor: str, reason: str = "rescheduled"
+) -> None:
+    """Make a waiting or done task due again, with its failures forgotten.
+
+    A completed export sends everything again; one that ended otherwise sends what is missing.
+
+    Raises
+    ------
+    IllegalTransitionError
+        When the task is being processed; cancel it first.
+    NoSuchTaskError
+        When there is no such task.
+    """
+    parameters = {"pk": pk, "due_in_s": due_in_s, "actor": actor, "reason": reason}
+    if not tx.execute(load_queries("tasks")["reschedule"], parameters).fetchone():
+        msg = f"task {pk} is {get(tx, pk).status}: cancel it before rescheduling it"
+        raise IllegalTransitionError(msg)
+
+
+def purge(
+    tx: Transaction,
+    device_name: str,
+    queue_name: str,
+    status: TaskStatus,
+    *,
+    older_than_s: float,
+    limit: int = 1000,
+) -> int:
+    """Delete up to `limit` done tasks last changed more than `older_than_s` ago; return how many."""
+    return tx.execute(
+        load_queries("tasks")["purge"],
+        {
+            "device_name": device_name,
+            "queue_name": queue_name,
+            "status": status,
+            "older_than_s": older_than_s,
+            "limit": limit,
+        },
+    ).rowcount
+
+
+def _stage_follow_up(tx: Transaction, new: NewTask, *, actor: str, reason: str) -> None:
+    if new.kind is not TaskKind.IAN:
+        stage(tx, new, actor=actor, reason=reason)
+        return
+    parameters = asdict(new) | {"actor": actor, "reason": reason}
+    row = tx.execute(load_queries("tasks")["stage_follow_up_ian"], parameters).fetchone()
+    if row is not None:
+        _stage_ian_detail(tx, int(row[0]), new)
+
+
+def _stage_ian_detail(tx: Transaction, pk: int, new: NewTask) -> None:
+    if new.ian is None:
+        return
+    parameters = asdict(new.ian) | {"task_pk": pk, "retrieve_aets": list(new.ian.retrieve_aets)}
+    tx.execute(load_queries("tasks")["stage_ian_detail"], parameters)
+
+
+def _one(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
+    row = tx.execute(load_queries("tasks")[name], parameters).fetchone()
+    assert row is not None  # noqa: S101 - these statements always return a row
+    return row
+
+
+def _tasks(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> list[Task]:
+    with tx.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(load_queries("tasks")[name], parameters).fetchall()
+    return [_task(row) for row in rows]
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    values = {name: row[name] for name in _FIELDS}
+    values["kind"] = TaskKind(row["kind"])
+    values["status"] = TaskStatus(row["status"])
+    return Task(**values)
