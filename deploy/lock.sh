@@ -1,0 +1,23 @@
+#!/bin/sh
+# Writes the lock files: every version with its hashes, for every supported Python, without
+# the address of any index. Usage: lock.sh PATH-TO-UV [options of uv, e.g. --upgrade]
+set -eu
+cd "$(dirname "$0")/.."
+uv=$1
+shift
+
+compile() {
+    output=$1
+    shift
+    "$uv" pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-header --no-emit-index-url --no-emit-find-links --output-file "$output" "$@" >/dev/null
+}
+
+compile requirements.lock --extra embedded --extra build "$@"
+compile requirements-dev.lock --constraints requirements.lock \
+    --extra embedded --extra build --extra test --extra check --extra lock "$@"
+
+if grep -nE '://|--(extra-)?index|--find-links|@ ' requirements.lock requirements-dev.lock; then
+    echo "lock.sh: a lock file names an address (see above)" >&2
+    exit 1
+fi
