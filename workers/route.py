@@ -1,0 +1,246 @@
+"""Which titles, addresses and time limits an outgoing association uses: pure look-ups in a snapshot.
+
+Everything but the address of the peer comes from the local connection entry: time-outs, PDU
+lengths and TCP options are those of the device that opens the association, not the peer's.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from archive.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from archive.configuration.descriptors import Connection, NetworkAE, Snapshot
+
+
+class NotConfiguredError(ConfigurationError):
+    """The directory lacks what a task needs; retried by policy, as the entry may be added."""
+
+    retryable = True
+
+
+DEFAULT_CONNECT_S = 10.0
+DEFAULT_ACCEPT_S = 20.0
+DEFAULT_RELEASE_S = 10.0
+DEFAULT_STALL_S = 60.0
+DEFAULT_STORE_S = 1800.0
+DEFAULT_RESPONSE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long each step of an association may take, in seconds; there is no "for ever".
+
+    Attributes
+    ----------
+    connect_s
+        TCP connection (dcmTCPConnectTimeout).
+    accept_s
+        From A-ASSOCIATE-RQ to its answer (dcmAAACTimeout).
+    release_s
+        From A-RELEASE-RQ to its answer (dcmARRPTimeout).
+    stall_s
+        Sending: the peer takes no byte for so long (dcmSendTimeout).
+    store_s
+        Sending one whole C-STORE request (dcmStoreTimeout).
+    response_s
+        From the end of a request to its response (dcmResponseTimeout).
+    """
+
+    connect_s: float = DEFAULT_CONNECT_S
+    accept_s: float = DEFAULT_ACCEPT_S
+    release_s: float = DEFAULT_RELEASE_S
+    stall_s: float = DEFAULT_STALL_S
+    store_s: float = DEFAULT_STORE_S
+    response_s: float = DEFAULT_RESPONSE_S
+
+
+def time_limits(connection: "Connection") -> TimeLimits:
+    """Return the limits of a local connection entry; the default where it gives none."""
+    store_s = connection.store_timeout_s or DEFAULT_STORE_S
+    return TimeLimits(
+        connect_s=connection.connect_timeout_s or DEFAULT_CONNECT_S,
+        accept_s=connection.accept_timeout_s or DEFAULT_ACCEPT_S,
+        release_s=connection.release_timeout_s or DEFAULT_RELEASE_S,
+        stall_s=min(connection.send_timeout_s or DEFAULT_STALL_S, store_s),
+        store_s=store_s,
+        response_s=connection.response_timeout_s or DEFAULT_RESPONSE_S,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How to reach a remote AE.
+
+    Attributes
+    ----------
+    remote_aet
+        Title of the destination in the directory, for messages.
+    calling_aet, called_aet
+        Titles put into the A-ASSOCIATE-RQ, after masquerading.
+    bind_address
+        Local address to connect from, None for any.
+    send_pdu_length, receive_pdu_length
+        Bytes; 0 for no limit of ours.
+    """
+
+    remote_aet: str
+    calling_aet: str
+    called_aet: str
+    host: str
+    port: int
+    limits: TimeLimits
+    bind_address: str | None = None
+    send_pdu_length: int = 16378
+    receive_pdu_length: int = 16378
+    send_buffer_bytes: int = 0
+    receive_buffer_bytes: int = 0
+
+    def __str__(self) -> str:
+        """Return the destination for messages: title and address."""
+        return f"{self.remote_aet} ({self.host}:{self.port})"
+
+
+def local_ae(snapshot: "Snapshot", title: str | None, wanted_by: str) -> "NetworkAE":
+    """Return the own AE called `title`.
+
+    Parameters
+    ----------
+    title
+        dicomAETitle of the exporter, or the task's local AE.
+    wanted_by
+        The entry or task that names it, for the message.
+
+    Raises
+    ------
+    NotConfiguredError
+        When there is no such AE on the own device, or it may not open associations.
+    """
+    if title is None:
+        msg = f"{wanted_by} has no dicomAETitle: set it to the local AE that shall act for it"
+        raise NotConfiguredError(msg)
+    ae = snapshot.device.aes.get(title)
+    where = f"dicomAETitle={title} below dicomDeviceName={snapshot.device.name}"
+    if ae is None:
+        msg = f"{wanted_by} needs the local AE {title}, but there is no entry {where}: add it"
+        raise NotConfiguredError(msg)
+    if not ae.installed or not ae.association_initiator:
+        flag = "dicomAssociationInitiator" if ae.installed else "dicomInstalled"
+        msg = f"local AE {title} may not open associations: set {flag} to TRUE in {ae.dn or where}"
+        raise NotConfiguredError(msg)
+    return ae
+
+
+def remote_ae(snapshot: "Snapshot", title: str, wanted_by: str) -> "NetworkAE":
+    """Return the AE called `title` of any device.
+
+    Raises
+    ------
+    NotConfiguredError
+        When the directory has no such AE or it is not installed.
+    """
+    ae = snapshot.remote_aes.get(title)
+    if ae is None:
+        msg = (
+            f"{wanted_by} needs the remote AE {title}, but no device below cn=Devices has an "
+            f"entry dicomAETitle={title}: add the destination's device, connection and AE"
+        )
+        raise NotConfiguredError(msg)
+    if not ae.installed:
+        msg = f"remote AE {title} is switched off: set dicomInstalled to TRUE in {_place(ae)}"
+        raise NotConfiguredError(msg)
+    return ae
+
+
+def find_route(local: "NetworkAE", remote: "NetworkAE", calling_aet: str | None = None) -> Route:
+    """Return how `local` reaches `remote`.
+
+    Parameters
+    ----------
+    calling_aet
+        Calling AE title instead of the local one (dcmExportAsSourceAE); a masqueraded calling
+        title of the local AE still takes precedence.
+
+    Raises
+    ------
+    NotConfiguredError
+        When the two have no pair of compatible connections, or only one that needs TLS.
+    """
+    own, peer = _connection_pair(local, remote)
+    if peer.port is None:
+        msg = f"the connection {peer.name} of {_place(remote)} has no dicomPort"
+        raise NotConfiguredError(msg)
+    return Route(
+        remote_aet=remote.title,
+        calling_aet=masqueraded_calling_aet(local, remote.title) or calling_aet or local.title,
+        called_aet=masqueraded_called_aet(local, remote.title) or remote.title,
+        host=peer.hostname,
+        port=peer.port,
+        limits=time_limits(own),
+        bind_address=own.client_bind_address,
+        send_pdu_length=own.send_pdu_length,
+        receive_pdu_length=own.receive_pdu_length,
+        send_buffer_bytes=own.send_buffer_bytes,
+        receive_buffer_bytes=own.receive_buffer_bytes,
+    )
+
+
+def masqueraded_calling_aet(local: "NetworkAE", remote_aet: str) -> str | None:
+    """Return the title of dcmMasqueradeCallingAETitle for a destination: `[called]AET` or `AET`."""
+    prefix = f"[{remote_aet}]"
+    general: str | None = None
+    for value in local.masquerade_calling_titles:
+        if value.startswith(prefix):
+            return value[len(prefix) :]
+        if not value.startswith("["):
+            general = general or value
+    return general
+
+
+def masqueraded_called_aet(local: "NetworkAE", remote_aet: str) -> str | None:
+    """Return the title of dcmMasqueradeCalledAETitle for a destination: `configured:used`."""
+    for value in local.masquerade_called_titles:
+        configured, _, used = value.partition(":")
+        if configured == remote_aet and used:
+            return used
+    return None
+
+
+def _connection_pair(local: "NetworkAE", remote: "NetworkAE") -> tuple["Connection", "Connection"]:
+    """Return the first compatible pair (own, peer's); plain TCP only."""
+    pairs = list(_compatible_pairs(local, remote))
+    plain = next((pair for pair in pairs if not pair[0].is_tls), None)
+    if plain is not None:
+        return plain
+    if pairs:
+        own, peer = pairs[0]
+        msg = (
+            f"{remote.title} can be reached over TLS only (dicomTLSCipherSuite of connection "
+            f"{peer.name} of {_place(remote)} and {own.name} of {_place(local)}), and this version "
+            f"opens no TLS associations: give both sides a connection without cipher suites, "
+            f"through a TLS tunnel if the network demands it"
+        )
+    else:
+        msg = (
+            f"no connection leads from {_place(local)} to {_place(remote)}: the destination needs "
+            f"an installed connection with dicomPort, the local AE an installed one, both of "
+            f"protocol DICOM and both with or without TLS"
+        )
+    raise NotConfiguredError(msg)
+
+
+def _compatible_pairs(
+    local: "NetworkAE", remote: "NetworkAE"
+) -> "Iterator[tuple[Connection, Connection]]":
+    """Yield (own, peer's) connections that fit together, the peer's order first."""
+    for peer, own in product(remote.connections, local.connections):
+        usable = peer.installed and own.installed and peer.port is not None
+        if usable and peer.protocol == own.protocol and peer.is_tls == own.is_tls:
+            yield own, peer
+
+
+def _place(ae: "NetworkAE") -> str:
+    return ae.dn or f"dicomAETitle={ae.title},dicomDeviceName={ae.device_name}"
