@@ -30,11 +30,17 @@ RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         OR (series_a = series_b AND (sop_a IS NULL OR sop_b IS NULL OR sop_a = sop_b))
 $$;
 
+-- Held until the end of the transaction by whoever stages, widens or claims exports of a study to an exporter.
+CREATE OR REPLACE FUNCTION lock_exports(p_exporter text, p_study text) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_advisory_xact_lock(hashtextextended(p_exporter || ' ' || p_study, 1))
+$$;
+
 -- Makes sure that a waiting task of the exporter covers the entity and is not due before the quiet period ends.
 --
 -- A finer waiting task is widened, further finer ones are absorbed. The covering row stays locked until the
 -- caller commits, so that a worker claims it either before (and a new task is staged) or with the object in sight.
--- It is locked FOR SHARE where nothing changes, so that associations storing into one study do not queue up.
+-- It is locked FOR SHARE where nothing changes, so that associations storing into one study do not queue up;
+-- whoever changes the tasks of an exporter and study holds their advisory lock, which claims take too.
 CREATE OR REPLACE FUNCTION join_export(
     x jsonb, p_study text, p_series text, p_sop text
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -47,6 +53,7 @@ DECLARE
     v_due    timestamptz := clock_timestamp() + v_wait;
     v_task   record;
     v_pk     bigint;
+    v_locked boolean := false;
 BEGIN
     LOOP
         SELECT pk, scheduled_time,
@@ -61,25 +68,25 @@ BEGIN
         ORDER BY series_instance_uid NULLS FIRST, sop_instance_uid NULLS FIRST, pk
         LIMIT 1;
 
-        IF NOT FOUND THEN
-            INSERT INTO task (kind, queue_name, device_name, scheduled_time, follow_up_only, local_aet, remote_aet,
-                              exporter_id, study_instance_uid, series_instance_uid, sop_instance_uid, actor, reason)
-            VALUES ('EXPORT', x->>'queue_name', x->>'device_name', v_due, true, x->>'local_aet', x->>'remote_aet',
-                    x->>'exporter_id', p_study, v_series, v_sop, 'export rule', x->>'rule_name')
-            ON CONFLICT (exporter_id, study_instance_uid, (coalesce(series_instance_uid, '')), (coalesce(sop_instance_uid, '')))
-                WHERE kind = 'EXPORT' AND status = 'SCHEDULED' AND follow_up_only
-                DO NOTHING
-            RETURNING pk INTO v_pk;
-            IF FOUND THEN
-                INSERT INTO export_task (task_fk, rule_name) VALUES (v_pk, x->>'rule_name');
-                RETURN;
-            END IF;
-        ELSIF v_task.covers AND NOT v_task.absorbs AND (v_wait <= interval '0' OR v_task.scheduled_time >= v_due) THEN
+        IF FOUND AND v_task.covers AND NOT v_task.absorbs
+           AND (v_wait <= interval '0' OR v_task.scheduled_time >= v_due)
+        THEN
             PERFORM FROM task
             WHERE pk = v_task.pk AND status = 'SCHEDULED' AND (v_wait <= interval '0' OR scheduled_time >= v_due)
               AND entities_overlap(series_instance_uid, sop_instance_uid, v_series, v_sop)
             FOR SHARE;
             IF FOUND THEN RETURN; END IF;
+        ELSIF NOT v_locked THEN
+            PERFORM lock_exports(x->>'exporter_id', p_study);
+            v_locked := true;
+        ELSIF v_task.pk IS NULL THEN
+            INSERT INTO task (kind, queue_name, device_name, scheduled_time, follow_up_only, local_aet, remote_aet,
+                              exporter_id, study_instance_uid, series_instance_uid, sop_instance_uid, actor, reason)
+            VALUES ('EXPORT', x->>'queue_name', x->>'device_name', v_due, true, x->>'local_aet', x->>'remote_aet',
+                    x->>'exporter_id', p_study, v_series, v_sop, 'export rule', x->>'rule_name')
+            RETURNING pk INTO v_pk;
+            INSERT INTO export_task (task_fk, rule_name) VALUES (v_pk, x->>'rule_name');
+            RETURN;
         ELSIF change_export(v_task.pk, x->>'exporter_id', p_study, v_series, v_sop, v_due + v_ahead) THEN
             RETURN;
         END IF;
@@ -106,8 +113,6 @@ BEGIN
         updated_time = now()
     WHERE pk = p_pk;
     RETURN true;
-EXCEPTION WHEN unique_violation THEN
-    RETURN false;
 END $$;
 
 -- Takes a received object into the index and stages the exports that the rules demand for it, all or nothing.
@@ -264,12 +269,14 @@ CREATE OR REPLACE FUNCTION claim_task(p_pk bigint, p_attempt integer, p_worker t
 RETURNS SETOF task LANGUAGE plpgsql AS $$
 DECLARE v_task task;
 BEGIN
+    -- The advisory lock comes before the row's, as in join_export.
+    PERFORM lock_exports(exporter_id, study_instance_uid) FROM task
+    WHERE pk = p_pk AND attempt = p_attempt AND dispatched_time IS NOT NULL AND kind = 'EXPORT';
     SELECT * INTO v_task FROM task
     WHERE pk = p_pk AND attempt = p_attempt AND dispatched_time IS NOT NULL AND scheduled_time <= clock_timestamp()
     FOR UPDATE;
     IF NOT FOUND THEN RETURN; END IF;
     IF v_task.kind = 'EXPORT' THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended(v_task.exporter_id || ' ' || v_task.study_instance_uid, 1));
         IF EXISTS (
             SELECT FROM task r
             WHERE r.kind = 'EXPORT' AND r.status = 'IN PROCESS' AND r.exporter_id = v_task.exporter_id
