@@ -8,16 +8,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from archive.ledger.connection import Ledger
 from tests.fix_process import missing
-
-if TYPE_CHECKING:
-    from archive.ledger.connection import Ledger
 
 TEMPLATE = "dicomq_template"
 SETTINGS = """
@@ -94,8 +91,6 @@ def _describe(directory: Path, socket_dir: Path) -> PostgresServer:
 @pytest.fixture(scope="session")
 def ledger_template(postgres_server: PostgresServer) -> str:
     """Name of a database with the newest schema that tests clone."""
-    from archive.ledger.connection import Ledger  # noqa: PLC0415
-
     postgres_server._execute("CREATE DATABASE {}", TEMPLATE)  # noqa: SLF001 - same module
     with contextlib.closing(Ledger(postgres_server.url(TEMPLATE))) as ledger:
         ledger.migrate()
@@ -119,9 +114,7 @@ def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def ledger(ledger_url: str) -> "Iterator[Ledger]":
+def ledger(ledger_url: str) -> Iterator[Ledger]:
     """Open ledger on a fresh database."""
-    from archive.ledger.connection import Ledger  # noqa: PLC0415
-
     with contextlib.closing(Ledger(ledger_url)) as opened:
         yield opened
