@@ -59,7 +59,7 @@ class LedgerUnavailableError(LedgerError):
 
 
 class LedgerConflictError(LedgerError):
-    """Two transactions got in each other's way (deadlock); the same call succeeds when repeated."""
+    """Two transactions got in each other's way (deadlock); the same call repeated succeeds."""
 
     retryable = True
 

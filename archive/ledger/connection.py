@@ -23,7 +23,9 @@ TASK_CHANNEL = "dicomq_task"
 CANCEL_CHANNEL = "dicomq_cancel"
 
 _CONNECT_TIMEOUT_S = 10
-_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_KEEPALIVE_IDLE_S = 10
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_COUNT = 3
 
 
 @contextmanager
@@ -82,7 +84,9 @@ class Ledger:
                 "autocommit": True,
                 "connect_timeout": _CONNECT_TIMEOUT_S,
                 "application_name": "dicomq",
-                **_KEEPALIVES,
+                "keepalives_idle": _KEEPALIVE_IDLE_S,
+                "keepalives_interval": _KEEPALIVE_INTERVAL_S,
+                "keepalives_count": _KEEPALIVE_COUNT,
             },
             min_size=min_connections,
             max_size=max_connections,
@@ -150,7 +154,9 @@ class Listener:
                 autocommit=True,
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 application_name="dicomq listener",
-                **_KEEPALIVES,
+                keepalives_idle=_KEEPALIVE_IDLE_S,
+                keepalives_interval=_KEEPALIVE_INTERVAL_S,
+                keepalives_count=_KEEPALIVE_COUNT,
             )
             for channel in channels:
                 self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))

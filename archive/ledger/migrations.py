@@ -37,7 +37,7 @@ def migrate(connection: psycopg.Connection) -> list[str]:
         connection.execute("SET LOCAL client_min_messages = warning")
         connection.execute(_VERSION_TABLE)
         rows = connection.execute("SELECT name, digest FROM schema_version").fetchall()
-        known = {str(name): str(digest) for name, digest in rows}
+        known: dict[str, str] = dict(rows)
         applied = []
         for name, script in _scripts():
             digest = hashlib.sha256(script.encode()).hexdigest()

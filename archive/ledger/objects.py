@@ -81,7 +81,7 @@ def known_paths(tx: Transaction, storage_id: str, paths: Sequence[str]) -> set[s
 
 
 def recent_paths(tx: Transaction, storage_id: str, within_s: float) -> list[tuple[str, str]]:
-    """Return (storage path, SOP Instance UID) of what was recorded in the last `within_s` seconds."""
+    """Return (storage path, SOP Instance UID) of what the last `within_s` seconds recorded."""
     rows = tx.execute(
         load_queries("objects")["recent_paths"], {"storage_id": storage_id, "within_s": within_s}
     )

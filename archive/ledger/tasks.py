@@ -146,11 +146,10 @@ def finish(
     TaskStatus or None
         The new status; None when the claim was lost, in which case nothing was changed.
     """
-    match decision:
-        case RetryIn(delay_s):
-            status, delay = TaskStatus.SCHEDULED_FOR_RETRY, delay_s
-        case Finish(status):
-            delay = 0.0
+    if isinstance(decision, RetryIn):
+        status, delay = TaskStatus.SCHEDULED_FOR_RETRY, decision.delay_s
+    else:
+        status, delay = decision.status, 0.0
     failed = outcome.status in {TaskStatus.WARNING, TaskStatus.FAILED}
     row = tx.execute(
         load_queries("tasks")["finish"],
@@ -253,7 +252,7 @@ def purge(
     older_than_s: float,
     limit: int = 1000,
 ) -> int:
-    """Delete up to `limit` done tasks last changed more than `older_than_s` ago; return how many."""
+    """Delete up to `limit` done tasks unchanged for `older_than_s` seconds; return how many."""
     return tx.execute(
         load_queries("tasks")["purge"],
         {

@@ -27,11 +27,22 @@ DEVICE = "dcm4chee-arc"
 
 
 def intent(
-    entity: str = "Study", due_in_s: float = 0.0, *, exporter: str = "X", reoccurred: str = "REPLACE"
+    entity: str = "Study",
+    due_in_s: float = 0.0,
+    *,
+    exporter: str = "X",
+    reoccurred: str = "REPLACE",
 ) -> ExportIntent:
     """Return what a rule demands."""
     return ExportIntent(
-        exporter, "Export", DEVICE, "DCM4CHEE", "STORESCP", ExportEntity(entity), due_in_s, reoccurred
+        exporter,
+        "Export",
+        DEVICE,
+        "DCM4CHEE",
+        "STORESCP",
+        ExportEntity(entity),
+        due_in_s,
+        reoccurred,
     )
 
 
@@ -167,7 +178,7 @@ def test_object_arriving_while_running_gets_a_follow_up_of_its_own(ledger: Ledge
 def test_reoccurred_instances(
     ledger: Ledger, reoccurred: str, digest: str | None, kind: StoreKind, tasks_after: int
 ) -> None:
-    """dcmExportReoccurredInstances decides; what is exported again is really sent again."""
+    """The rule's dcmExportReoccurredInstances decides; what is exported again is sent again."""
     with ledger.statement() as tx:
         store(tx, 1, [intent(reoccurred=reoccurred)])
     assert deliver_all(ledger, run(ledger)) == 1

@@ -38,7 +38,7 @@ LEGAL = {
 @pytest.mark.parametrize("status", S)
 @pytest.mark.parametrize("event", E)
 def test_each_cell(status: TaskStatus, event: TaskEvent) -> None:
-    """A legal event leads to its status; an illegal one is a typed error that says what is wrong."""
+    """A legal event leads to its status; an illegal one is an error that says what is wrong."""
     expected = LEGAL.get((status, event))
     if expected is not None:
         assert next_status(status, event) is expected
