@@ -16,3 +16,17 @@ What a crash leaves behind
 * of PostgreSQL: nothing committed is lost; workers keep trying to finish for as long as their
   lease lasts, then the rescuer of the restarted server takes over.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workers.app import WorkerApp
+
+
+def __getattr__(name: str) -> "WorkerApp":
+    """Return the Celery application for ``celery -A workers``, imported when it is asked for."""
+    if name == "celery":
+        from workers.app import app  # noqa: PLC0415 - importing a module must not import Celery
+
+        return app
+    raise AttributeError(name)

@@ -41,12 +41,22 @@ class StopSignal:
         self._event = threading.Event()
         self._reason: StopReason | None = None
         self._aborted = False
+        self._concluded = False
         self._callbacks: list[Callable[[], None]] = []
 
     @property
     def reason(self) -> StopReason | None:
         """Why the task is asked to stop, None while it may run on."""
         return self._reason
+
+    @property
+    def concluded(self) -> bool:
+        """Whether the processor has returned and nothing is left to be stopped."""
+        return self._concluded
+
+    def conclude(self) -> None:
+        """Note that the processor has returned."""
+        self._concluded = True
 
     def stop(self, reason: StopReason) -> None:
         """Ask the task to stop before its next sub-operation."""
@@ -113,9 +123,7 @@ class TaskContext:
         """Pause for `timeout_s` seconds; return early, with True, when the task has to stop."""
         return self.stop_signal.wait(timeout_s)
 
-    def on_abort(
-        self, callback: Callable[[], None]
-    ) -> contextlib.AbstractContextManager[None]:
+    def on_abort(self, callback: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """Register what breaks a blocking call, for the time of a ``with`` block.
 
         `callback` is called from another thread when a task that was asked to stop did not do

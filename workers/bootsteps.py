@@ -1,0 +1,190 @@
+"""What is added to Celery's worker: which queues it consumes, and how it starts."""
+
+import logging
+import threading
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import click
+from celery import bootsteps
+from celery.bin.base import CeleryOption
+from celery.exceptions import ImproperlyConfigured
+from kombu import Exchange, Queue
+
+from archive.errors import DicomqError, InvalidValueError
+from archive.ledger import tasks
+from archive.telemetry import LEDGER_UNAVAILABLE, log_event
+from workers import events
+from workers.queues import PoolKind, configured_queues, consumed_queues, parse_kinds
+
+if TYPE_CHECKING:
+    from workers.runtime import Runtime
+
+LOGGER = logging.getLogger(__name__)
+
+SYNC_S = 2.0
+
+
+def kind_option() -> CeleryOption:
+    """Return the worker's option `--kind`."""
+    return CeleryOption(
+        ["--kind"],
+        multiple=True,
+        metavar="KIND",
+        callback=_parse_kind_option,
+        help_group="Queue Options",
+        help="Serve the queues of this kind, as configured at the time: export, notify, commit,"
+        " retrieve, query or all. May be repeated or a comma separated list. [default: all]",
+    )
+
+
+def _parse_kind_option(
+    _context: click.Context, _parameter: click.Parameter, values: Collection[str]
+) -> frozenset[PoolKind]:
+    try:
+        return parse_kinds(values)
+    except InvalidValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
+    """Give a worker that is about to start our pool, and no chatter with other workers.
+
+    Raises
+    ------
+    ImproperlyConfigured
+        When another pool than threads was asked for.
+    """
+    pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
+    if pool not in {"threads", "celery.concurrency.thread", "workers.pool"}:
+        msg = f"workers run in threads, not in {pool}: start them with -P threads"
+        raise ImproperlyConfigured(msg)
+    sender.pool_cls = "workers.pool:HintPool"
+    sender.options.update(without_gossip=True, without_mingle=True)
+    sender.app.node_name = sender.hostname
+
+
+class QueueWatch:
+    """Knows which queues a worker has to consume; asks configuration and ledger in a thread.
+
+    Parameters
+    ----------
+    runtime
+        Runtime of the worker process.
+    kinds
+        Kinds of queues that the worker serves.
+    """
+
+    def __init__(self, runtime: "Runtime", kinds: Collection[PoolKind]) -> None:
+        self._runtime = runtime
+        self._kinds = kinds
+        self._stopped = threading.Event()
+        self._reachable = True
+        self._migrated = False
+        self._waiting: frozenset[str] = frozenset()
+        self._wanted = self._decide()
+        threading.Thread(target=self._run, name="queues", daemon=True).start()
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of the queues to consume, as last seen."""
+        return self._wanted
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+
+    def refresh(self) -> None:
+        """Read configuration and ledger once.
+
+        Raises
+        ------
+        LedgerError
+            When the ledger cannot be asked; the configuration has been taken over then.
+        """
+        self._wanted = self._decide()
+        if not self._migrated:
+            self._runtime.ledger.migrate()
+            self._migrated = True
+        device = self._runtime.settings.device_name
+        with self._runtime.ledger.statement() as tx:
+            waiting = [queue.name for queue in tasks.waiting_queues(tx, device)]
+            handed_over = tasks.unclaimed(tx, device, older_than_s=0)
+        self._waiting = frozenset((*waiting, *handed_over))
+        self._wanted = self._decide()
+
+    def _decide(self) -> frozenset[str]:
+        configured = configured_queues(self._runtime.source.snapshot())
+        return consumed_queues(self._kinds, configured, self._waiting)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.refresh()
+                self._reachable = True
+            except DicomqError as error:
+                if self._reachable:
+                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
+                self._reachable = False
+            self._stopped.wait(SYNC_S)
+
+
+class QueueSync(bootsteps.StartStopStep):
+    """Keeps the consumed queues equal to those of the configuration.
+
+    It does so also after a reconnect to the broker and needs no list of queues on the command
+    line; one given with -Q is left as it is.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(
+        self,
+        consumer: Any,  # noqa: ANN401 - Celery has no types
+        kind: Collection[PoolKind] = (),
+        **kwargs: object,
+    ) -> None:
+        super().__init__(consumer, **kwargs)
+        self._kinds = kind or parse_kinds(())
+        self._watch: QueueWatch | None = None
+        self._timer: Any = None
+
+    def include_if(self, consumer: Any) -> bool:  # noqa: ANN401
+        """Tell whether the queues were left to us."""
+        queues = consumer.app.amqp.queues
+        return queues.consume_from is queues
+
+    def start(self, consumer: Any) -> None:  # noqa: ANN401
+        """Begin to reconcile; called again after each reconnect to the broker."""
+        if self._watch is None:
+            self._watch = QueueWatch(consumer.app.runtime(), self._kinds)
+        self._timer = consumer.timer.call_repeatedly(SYNC_S, self.reconcile, (consumer,))
+        self.reconcile(consumer)
+
+    def stop(self, consumer: Any) -> None:  # noqa: ANN401, ARG002
+        """Pause reconciling while there is no connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def shutdown(self, consumer: Any) -> None:  # noqa: ANN401
+        """End with the worker."""
+        self.stop(consumer)
+        if self._watch is not None:
+            self._watch.stop()
+
+    def reconcile(self, consumer: Any) -> None:  # noqa: ANN401
+        """Add and cancel queues; runs in the worker's event loop and asks nobody but the watch."""
+        if consumer.task_consumer is None or self._watch is None:
+            return
+        consumed = {queue.name for queue in consumer.task_consumer.queues}
+        wanted = self._watch.wanted
+        if consumed == wanted:
+            return
+        declared = consumer.app.amqp.queues
+        for name in sorted(wanted - consumed):
+            declared.select_add(Queue(name, Exchange(""), routing_key=name))
+            consumer.add_task_queue(name)
+        for name in sorted(consumed - wanted):
+            consumer.cancel_task_queue(name)
+        log_event(LOGGER, events.QUEUES_CHANGED, queues=", ".join(sorted(wanted)))

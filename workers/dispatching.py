@@ -1,0 +1,70 @@
+"""The dispatcher as a process: opens what it needs, runs dispatcher and rescuer, obeys signals."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from archive.clock import SYSTEM_CLOCK
+from archive.configuration.source import open_source
+from archive.ledger.connection import Ledger
+from workers.app import WorkerApp
+from workers.dispatcher import Dispatcher, DispatcherConfig
+from workers.hints import HintBroker
+from workers.rescuer import Rescuer, RescuerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The two loops of a dispatcher process."""
+
+    dispatcher: Dispatcher
+    rescuer: Rescuer
+
+
+@contextmanager
+def _services(app: WorkerApp) -> Iterator[Services]:
+    settings = app.settings()
+    app.set_up_logging()
+    source = open_source(settings)
+    broker = HintBroker(app)
+    with Ledger(settings.database_url, max_connections=3) as ledger:
+        dispatcher = Dispatcher(
+            ledger,
+            source,
+            broker,
+            clock=SYSTEM_CLOCK,
+            config=DispatcherConfig(settings.device_name, poll_s=settings.poll_s),
+        )
+        rescuer = Rescuer(ledger, source, SYSTEM_CLOCK, config=RescuerConfig(settings.device_name))
+        try:
+            yield Services(dispatcher, rescuer)
+        finally:
+            broker.close()
+
+
+def dispatch_once(app: WorkerApp) -> int:
+    """Rescue and hand over what is due now; return how many tasks were handed over.
+
+    Raises
+    ------
+    DicomqError
+        When PostgreSQL, Redis or the directory cannot be used.
+    """
+    with _services(app) as services:
+        services.rescuer.run_once()
+        return services.dispatcher.run_once().dispatched
+
+
+def serve(app: WorkerApp) -> None:
+    """Dispatch and rescue until TERM or INT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with _services(app) as services:
+        rescuer = threading.Thread(target=services.rescuer.run, args=(stop,), name="rescuer")
+        rescuer.start()
+        services.dispatcher.run(stop)
+        stop.set()
+        rescuer.join()

@@ -1,0 +1,28 @@
+"""Names of the events and checkpoints of dispatcher and workers."""
+
+from typing import Final
+
+TASKS_DISPATCHED: Final = "dispatcher.dispatched"
+TASKS_RECALLED: Final = "dispatcher.recalled"
+TASKS_RESCUED: Final = "dispatcher.rescued"
+TASKS_PURGED: Final = "dispatcher.purged"
+DISPATCHER_STARTED: Final = "dispatcher.started"
+DISPATCHER_STOPPED: Final = "dispatcher.stopped"
+BROKER_UNAVAILABLE: Final = "broker.unavailable"
+BROKER_AVAILABLE: Final = "broker.available"
+LEDGER_AVAILABLE: Final = "ledger.available"
+TASK_DROPPED: Final = "task.dropped"
+TASK_FINISHED: Final = "task.finished"
+TASK_RELEASED: Final = "task.released"
+TASK_ABORTED: Final = "task.aborted"
+TASK_FAILED_INTERNALLY: Final = "task.failed-internally"
+TASK_REVOKED: Final = "task.revoked"
+CLAIM_LOST: Final = "task.claim-lost"
+QUEUES_CHANGED: Final = "worker.queues-changed"
+
+CHECKPOINT_MARKED: Final = "dispatcher.marked"
+CHECKPOINT_PUBLISHED: Final = "dispatcher.published"
+CHECKPOINT_CLAIMED: Final = "worker.claimed"
+CHECKPOINT_PERFORMED: Final = "worker.performed"
+CHECKPOINT_BEFORE_FINISH: Final = "worker.before-finish"
+CHECKPOINT_FINISHED: Final = "worker.finished"

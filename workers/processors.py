@@ -1,0 +1,14 @@
+"""Which processor performs which kind of task."""
+
+from collections.abc import Mapping
+
+from archive.model.task import TaskKind
+from workers.export import ExportProcessor
+from workers.instance_availability import NotificationProcessor
+from workers.processor import Processor
+
+PROCESSORS: Mapping[TaskKind, Processor] = {
+    TaskKind.EXPORT: ExportProcessor(),
+    TaskKind.IAN: NotificationProcessor(),
+}
+"""Kinds without an entry cannot be performed by this version; the runner fails their tasks."""

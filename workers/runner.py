@@ -1,0 +1,220 @@
+"""Runs one attempt of a task: claim, perform, finish; the only writer of task state in a worker.
+
+Every write names the attempt, so a worker that lost its claim changes nothing: neither a
+cancel, nor a reschedule, nor the result of a newer attempt. What follows a result is staged in
+the transaction that records it.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from archive.clock import Clock
+from archive.configuration.descriptors import Queue, Snapshot
+from archive.configuration.settings import Settings
+from archive.errors import DicomqError, LedgerError
+from archive.ledger import tasks
+from archive.ledger.connection import Ledger
+from archive.model.retry import Finish, RetryIn
+from archive.model.task import Failure, Hint, Outcome, Task, TaskKind, TaskStatus
+from archive.storage.base import Storages
+from archive.telemetry import LEDGER_UNAVAILABLE, checkpoint, log_event
+from workers import events
+from workers.conclusion import (
+    INTERNAL_ERROR,
+    Conclusion,
+    Drop,
+    Release,
+    Settle,
+    conclude,
+    outcome_of_error,
+)
+from workers.leases import LeaseKeeper
+from workers.processor import Processor, StopReason, StopSignal, TaskContext
+
+LOGGER = logging.getLogger(__name__)
+
+FINISH_RETRY_S = 0.5
+_LOST = "dropped: another attempt took over"
+
+
+class SnapshotSource(Protocol):
+    """Where the present configuration comes from."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the present configuration."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerServices:
+    """What a runner works with."""
+
+    ledger: Ledger
+    source: SnapshotSource
+    processors: Mapping[TaskKind, Processor]
+    settings: Settings
+    clock: Clock
+    worker: str
+
+
+class Runner:
+    """Runs tasks that hints name.
+
+    Parameters
+    ----------
+    services
+        What it works with.
+    keeper
+        Keeps the leases of the claimed tasks.
+    """
+
+    def __init__(self, services: RunnerServices, keeper: LeaseKeeper) -> None:
+        self._services = services
+        self._keeper = keeper
+
+    def run(self, task_pk: int, attempt: int) -> str:
+        """Claim, perform and finish attempt number `attempt` of a task.
+
+        Nothing escapes: what goes wrong is recorded in the ledger, or the row is left for the
+        dispatcher (not claimed) or the rescuer (not finished).
+
+        Returns
+        -------
+        str
+            What became of the hint, in a few words for Celery's log and Flower.
+        """
+        task = self._claim(Hint(task_pk, attempt))
+        if task is None:
+            return "dropped: nothing to claim"
+        checkpoint(events.CHECKPOINT_CLAIMED)
+        with self._keeper.hold(task) as stop_signal:
+            outcome, queue = self._attempt(task, stop_signal)
+            stop_signal.conclude()
+            checkpoint(events.CHECKPOINT_PERFORMED)
+            conclusion = conclude(outcome, stop_signal.reason, queue.retry, failures=task.failures)
+            return self._finish(task, conclusion)
+
+    def cancel(self, task_pk: int, *, actor: str) -> None:
+        """Cancel a task on behalf of `actor`; a finished one is left alone."""
+        try:
+            with self._services.ledger.transaction() as tx:
+                tasks.cancel(tx, task_pk, actor=actor)
+        except DicomqError as error:
+            log_event(LOGGER, events.TASK_REVOKED, task=task_pk, actor=actor, message=str(error))
+        else:
+            log_event(LOGGER, events.TASK_REVOKED, task=task_pk, actor=actor)
+
+    def _claim(self, hint: Hint) -> Task | None:
+        if self._keeper.shutting_down:
+            return None
+        services = self._services
+        try:
+            with services.ledger.statement() as tx:
+                return tasks.claim(
+                    tx, hint, worker=services.worker, lease_s=services.settings.lease_s
+                )
+        except LedgerError as error:
+            message = f"the hint is dropped and the task handed over again: {error}"
+            self._log_ledger_trouble(hint.task_pk, hint.attempt, message)
+            return None
+
+    def _attempt(self, task: Task, stop_signal: StopSignal) -> tuple[Outcome, Queue]:
+        snapshot = self._services.source.snapshot()
+        queue = snapshot.queue(task.queue_name)
+        try:
+            return self._perform(task, snapshot, stop_signal), queue
+        except DicomqError as error:
+            return outcome_of_error(error), queue
+        except Exception:  # noqa: BLE001 - whatever a processor does, its task gets an outcome
+            log_event(
+                LOGGER,
+                events.TASK_FAILED_INTERNALLY,
+                level=logging.ERROR,
+                exc_info=True,
+                task=task.pk,
+                attempt=task.attempt,
+            )
+            return INTERNAL_ERROR, queue
+
+    def _perform(self, task: Task, snapshot: Snapshot, stop_signal: StopSignal) -> Outcome:
+        services = self._services
+        processor = services.processors.get(task.kind)
+        if processor is None:
+            message = f"this version cannot perform tasks of kind {task.kind}; upgrade the workers"
+            return Outcome(TaskStatus.FAILED, message, Failure.PERMANENT)
+        context = TaskContext(
+            ledger=services.ledger,
+            snapshot=snapshot,
+            storages=Storages(snapshot, services.settings),
+            clock=services.clock,
+            settings=services.settings,
+            stop_signal=stop_signal,
+        )
+        return processor.perform(task, context)
+
+    def _finish(self, task: Task, conclusion: Conclusion) -> str:
+        """Write the conclusion; keep trying for as long as the lease would have lasted."""
+        checkpoint(events.CHECKPOINT_BEFORE_FINISH)
+        clock = self._services.clock
+        deadline = clock.monotonic() + self._services.settings.lease_s
+        while True:
+            try:
+                word = self._write(task, conclusion)
+            except LedgerError as error:
+                if not error.retryable or clock.monotonic() >= deadline:
+                    message = f"the result is given up and the task will run again: {error}"
+                    self._log_ledger_trouble(task.pk, task.attempt, message)
+                    return "unfinished: the result could not be recorded"
+                clock.sleep(FINISH_RETRY_S)
+            else:
+                checkpoint(events.CHECKPOINT_FINISHED)
+                return word
+
+    def _write(self, task: Task, conclusion: Conclusion) -> str:
+        match conclusion:
+            case Drop():
+                return _LOST
+            case Release():
+                return self._release(task)
+            case Settle(outcome, decision):
+                return self._settle(task, outcome, decision)
+            case _:
+                assert_never(conclusion)
+
+    def _release(self, task: Task) -> str:
+        worker = self._services.worker
+        with self._services.ledger.transaction() as tx:
+            released = tasks.release(tx, task, actor=worker, reason=StopReason.SHUTDOWN)
+        log_event(LOGGER, events.TASK_RELEASED, task=task.pk, attempt=task.attempt)
+        return "released: the worker shuts down" if released else _LOST
+
+    def _settle(self, task: Task, outcome: Outcome, decision: Finish | RetryIn) -> str:
+        worker = self._services.worker
+        with self._services.ledger.transaction() as tx:
+            status = tasks.finish(tx, task, outcome, decision, actor=worker)
+        if status is None:
+            log_event(LOGGER, events.CLAIM_LOST, task=task.pk, attempt=task.attempt)
+            return _LOST
+        log_event(
+            LOGGER,
+            events.TASK_FINISHED,
+            level=logging.WARNING if outcome.failure else logging.INFO,
+            task=task.pk,
+            attempt=task.attempt,
+            queue=task.queue_name,
+            status=status,
+            message=outcome.message,
+        )
+        return f"{status}: {outcome.message}"
+
+    def _log_ledger_trouble(self, task_pk: int, attempt: int, message: str) -> None:
+        log_event(
+            LOGGER,
+            LEDGER_UNAVAILABLE,
+            level=logging.WARNING,
+            task=task_pk,
+            attempt=attempt,
+            message=message,
+        )

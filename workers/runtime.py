@@ -1,0 +1,54 @@
+"""What a worker process shares between its tasks: ledger, configuration, leases and the runner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from archive.clock import SYSTEM_CLOCK
+from archive.configuration.settings import Settings
+from archive.configuration.source import ConfigurationSource, open_source
+from archive.ledger.connection import Ledger
+from archive.model.task import TaskKind
+from workers.leases import LeaseConfig, LeaseKeeper
+from workers.processor import Processor
+from workers.runner import Runner, RunnerServices
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The long-lived objects of a worker process."""
+
+    settings: Settings
+    ledger: Ledger
+    source: ConfigurationSource
+    keeper: LeaseKeeper
+    runner: Runner
+
+    def close(self) -> None:
+        """End the threads and connections of this process."""
+        self.keeper.close()
+        self.ledger.close()
+
+
+def open_runtime(
+    settings: Settings, processors: Mapping[TaskKind, Processor], *, worker: str
+) -> Runtime:
+    """Open what a worker process needs; PostgreSQL is connected to in the background.
+
+    Parameters
+    ----------
+    worker
+        Name under which the process claims tasks, unique among the running ones.
+    """
+    ledger = Ledger(settings.database_url)
+    source = open_source(settings)
+    config = LeaseConfig(lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
+    keeper = LeaseKeeper(ledger, config, SYSTEM_CLOCK)
+    services = RunnerServices(
+        ledger=ledger,
+        source=source,
+        processors=processors,
+        settings=settings,
+        clock=SYSTEM_CLOCK,
+        worker=worker,
+    )
+    return Runtime(settings, ledger, source, keeper, Runner(services, keeper))
