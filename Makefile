@@ -1,0 +1,77 @@
+# dicomq: see `make help`
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# Tests run on all processors; PYTEST_ARGS adds options, e.g. PYTEST_ARGS="-k coalescing -x"
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 chooses the Python, VENV=dir the place of the environment,"
+	@echo "  DICOMQ_DATA=dir the data directory, DATABASE_URL and REDIS_URL servers of your own."
+
+.PHONY: venv
+venv: ## Make the virtual environment from requirements.lock, hashes checked
+	@deploy/venv.sh $(VENV) requirements.lock $(PYTHON)
+
+.PHONY: venv-dev
+venv-dev: ## The same with the tools for tests and checks
+	@deploy/venv.sh $(VENV) requirements-dev.lock $(PYTHON)
+
+.PHONY: run
+run: venv ## Start everything: DICOM DCM4CHEE@localhost:11112, Flower http://localhost:5555
+	@exec $(BIN)/python -m deploy.run
+
+.PHONY: demo
+demo: venv ## Show an export and its notification between real peers
+	@exec $(BIN)/python -m deploy.demo
+
+.PHONY: test-packages
+test-packages: ## Install the servers and tools that the tests use, where apt-get may
+	@deploy/test_packages.sh
+
+.PHONY: test
+test: venv-dev test-packages ## Run all tests
+	@$(PYTEST) tests
+
+.PHONY: test-unit
+test-unit: venv-dev ## Run the tests that need no server
+	@$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: venv-dev test-packages ## Run the tests of one room against real servers
+	@$(PYTEST) tests/integration
+
+.PHONY: test-faults
+test-faults: venv-dev test-packages ## Run the tests that kill processes and misuse peers
+	@$(PYTEST) tests/faults
+
+.PHONY: test-acceptance
+test-acceptance: venv-dev test-packages ## Run the tests of the whole system as a user sees it
+	@$(PYTEST) tests/acceptance
+
+.PHONY: check
+check: venv-dev ## Check format, lint, types and import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: venv-dev ## Format the code and apply safe fixes
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: venv-dev ## Write the lock files anew; LOCK_ARGS=--upgrade takes newer versions
+	@deploy/lock.sh $(BIN)/uv $(LOCK_ARGS)
+
+.PHONY: clean
+clean: ## Remove the environment and everything made, but not the data
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
