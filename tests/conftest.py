@@ -9,5 +9,6 @@ pytest_plugins = (
     "tests.fix_peer",
     "tests.fix_objects",
     "tests.fix_system",
+    "tests.fix_engine",
     "tests.fix_session",
 )

@@ -157,11 +157,7 @@ def prepare_app(app: WorkerApp) -> WorkerApp:
     app.add_defaults(lambda: celery_settings(app.settings().redis_url))
     app.user_options["worker"].add(bootsteps.kind_option())
     app.steps["consumer"].add(bootsteps.QueueSync)
-    signals.setup_logging.connect(app.set_up_logging, weak=False)
-    signals.worker_init.connect(bootsteps.prepare_worker, weak=False)
-    signals.worker_shutting_down.connect(app.stop_tasks, weak=False)
-    signals.worker_shutdown.connect(app.close_runtime, weak=False)
-    signals.task_revoked.connect(app.cancel_revoked, weak=False)
+    signals.worker_init.connect(bootsteps.prepare_worker)
     return app
 
 

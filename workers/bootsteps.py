@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.bin.base import CeleryOption
 from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
@@ -48,7 +48,9 @@ def _parse_kind_option(
 
 
 def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
-    """Give a worker that is about to start our pool, and no chatter with other workers.
+    """Prepare a worker that is about to start (signal `worker_init`).
+
+    It gets our pool, no chatter with other workers, and its application hears what concerns it.
 
     Raises
     ------
@@ -61,7 +63,12 @@ def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery h
         raise ImproperlyConfigured(msg)
     sender.pool_cls = "workers.pool:HintPool"
     sender.options.update(without_gossip=True, without_mingle=True)
-    sender.app.node_name = sender.hostname
+    app = sender.app
+    app.node_name = sender.hostname
+    signals.setup_logging.connect(app.set_up_logging)
+    signals.worker_shutting_down.connect(app.stop_tasks)
+    signals.worker_shutdown.connect(app.close_runtime)
+    signals.task_revoked.connect(app.cancel_revoked)
 
 
 class QueueWatch:

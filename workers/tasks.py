@@ -1,10 +1,12 @@
 """The Celery tasks: shells around the runner."""
 
-from workers.app import app
+from celery import Task, shared_task
+
 from workers.hints import RUN_TASK
 
 
-@app.task(name=RUN_TASK)
-def run(task_pk: int, attempt: int) -> str:
+@shared_task(name=RUN_TASK, bind=True)
+def run(self: Task, task_pk: int, attempt: int) -> str:
     """Run attempt number `attempt` of the task with primary key `task_pk`."""
-    return app.runtime().runner.run(task_pk, attempt)
+    word: str = self.app.runtime().runner.run(task_pk, attempt)
+    return word
