@@ -43,7 +43,7 @@ class ConfigurationError(DicomqError):
 
 
 class DirectoryUnavailableError(ConfigurationError):
-    """The directory (LDAP server or LDIF file) cannot be read now; the last snapshot stays valid."""
+    """The directory (LDAP server or LDIF file) cannot be read now; the last snapshot stands."""
 
     retryable = True
 

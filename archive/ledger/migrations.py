@@ -7,7 +7,7 @@ again whenever its text changes.
 
 import hashlib
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import psycopg
 
@@ -64,4 +64,4 @@ def _scripts() -> list[tuple[str, LiteralString]]:
         key=lambda entry: entry.name,
     )
     entries = [*migrations, sql.joinpath("functions.sql")]
-    return [(entry.name, cast("LiteralString", entry.read_text("utf-8"))) for entry in entries]
+    return [(entry.name, entry.read_text("utf-8")) for entry in entries]

@@ -151,11 +151,10 @@ def finish(
     else:
         status, delay = decision.status, 0.0
     failed = outcome.status in {TaskStatus.WARNING, TaskStatus.FAILED}
-    row = tx.execute(
-        load_queries("tasks")["finish"],
+    ended = _end(
+        tx,
+        task,
         {
-            "pk": task.pk,
-            "attempt": task.attempt,
             "status": status,
             "failed": failed,
             "delay_s": delay,
@@ -164,23 +163,19 @@ def finish(
             "actor": actor,
             "reason": outcome.message,
         },
-    ).fetchone()
-    if row is None:
-        return None
-    if row[0] == TaskStatus.COMPLETED:
+    )
+    if ended is TaskStatus.COMPLETED:
         for new in outcome.follow_ups:
             _stage_follow_up(tx, new, actor=actor, reason=f"after task {task.pk}")
-    tx.execute(load_queries("tasks")["wake"])
-    return TaskStatus(row[0])
+    return ended
 
 
 def release(tx: Transaction, task: Task, *, actor: str, reason: str) -> bool:
     """Put a claimed task back, due at once and without counting a failure."""
-    row = tx.execute(
-        load_queries("tasks")["finish"],
+    ended = _end(
+        tx,
+        task,
         {
-            "pk": task.pk,
-            "attempt": task.attempt,
             "status": TaskStatus.SCHEDULED_FOR_RETRY,
             "failed": False,
             "delay_s": 0.0,
@@ -189,9 +184,21 @@ def release(tx: Transaction, task: Task, *, actor: str, reason: str) -> bool:
             "actor": actor,
             "reason": reason,
         },
-    ).fetchone()
+    )
+    return ended is not None
+
+
+def _end(tx: Transaction, task: Task, parameters: Mapping[str, Any]) -> TaskStatus | None:
+    claim_of = {"pk": task.pk, "attempt": task.attempt}
+    row = tx.execute(load_queries("tasks")["finish"], {**parameters, **claim_of}).fetchone()
+    if row is None:
+        return None
+    status, wanted_time = row
+    if wanted_time is not None:
+        parameters = {"pk": task.pk, "at": wanted_time}
+        tx.execute(load_queries("tasks")["reschedule_at"], parameters)
     tx.execute(load_queries("tasks")["wake"])
-    return row is not None
+    return TaskStatus(status)
 
 
 def lapsed(tx: Transaction, device_name: str, limit: int = 100) -> list[Task]:
@@ -291,10 +298,11 @@ def _one(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> tuple[Any
 def _tasks(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> list[Task]:
     with tx.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(load_queries("tasks")[name], parameters).fetchall()
-    return [_task(row) for row in rows]
+    return [task_of_row(row) for row in rows]
 
 
-def _task(row: Mapping[str, Any]) -> Task:
+def task_of_row(row: Mapping[str, Any]) -> Task:
+    """Make a `Task` of a row of its table."""
     values = {name: row[name] for name in _FIELDS}
     values["kind"] = TaskKind(row["kind"])
     values["status"] = TaskStatus(row["status"])

@@ -121,14 +121,22 @@ RETURNING t.pk, t.attempt, t.cancel_requested;
 -- End an attempt. Zero rows: the claim was lost, nothing may be changed.
 UPDATE task SET
     status = CASE WHEN cancel_requested AND %(status)s = 'SCHEDULED FOR RETRY' THEN 'CANCELED' ELSE %(status)s END,
-    lease_until = NULL, cancel_requested = false, end_time = clock_timestamp(), updated_time = clock_timestamp(),
+    lease_until = NULL, cancel_requested = false, reschedule_time = NULL, end_time = clock_timestamp(), updated_time = clock_timestamp(),
     failures = failures + %(failed)s::integer,
     scheduled_time = CASE WHEN %(status)s = 'SCHEDULED FOR RETRY'
                           THEN clock_timestamp() + make_interval(secs => %(delay_s)s) ELSE scheduled_time END,
     error_message = %(error_message)s, outcome_message = %(outcome_message)s,
     actor = %(actor)s, reason = %(reason)s
+FROM (SELECT reschedule_time AS wanted_time FROM task WHERE pk = %(pk)s) before
 WHERE pk = %(pk)s AND attempt = %(attempt)s AND status = 'IN PROCESS'
-RETURNING status;
+RETURNING status, wanted_time;
+
+-- reschedule_at --
+-- Schedule a task that an operator rescheduled while it was running and that has ended now.
+UPDATE task SET status = 'SCHEDULED', attempt = attempt + 1, failures = 0, follow_up_only = false,
+    round = round + (status = 'COMPLETED')::integer, scheduled_time = %(at)s, start_time = NULL, end_time = NULL,
+    error_message = NULL, outcome_message = NULL, worker = NULL, reason = 'rescheduled while running'
+WHERE pk = %(pk)s AND status IN ('COMPLETED', 'WARNING', 'FAILED', 'CANCELED');
 
 -- wake --
 -- Tell dispatchers that there is room or work.

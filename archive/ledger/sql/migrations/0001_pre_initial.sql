@@ -119,6 +119,8 @@ CREATE TABLE task (
     -- Staged by a rule: what the exporter delivered before is left out, and arriving objects join it.
     follow_up_only      boolean NOT NULL DEFAULT false,
     cancel_requested    boolean NOT NULL DEFAULT false,
+    -- Rescheduled while running: due again at this time once the worker has stopped.
+    reschedule_time     timestamptz,
     -- Set while a hint of the present attempt is with the broker and no worker has claimed it.
     dispatched_time     timestamptz,
     -- A worker that does not renew it in time is taken for lost.
@@ -140,6 +142,7 @@ CREATE TABLE task (
     CHECK ((status = 'IN PROCESS') = (lease_until IS NOT NULL)),
     CHECK (dispatched_time IS NULL OR status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')),
     CHECK (NOT cancel_requested OR status = 'IN PROCESS'),
+    CHECK (reschedule_time IS NULL OR cancel_requested),
     CHECK (kind <> 'EXPORT' OR (exporter_id IS NOT NULL AND study_instance_uid IS NOT NULL)),
     CHECK (sop_instance_uid IS NULL OR series_instance_uid IS NOT NULL)
 ) WITH (fillfactor = 80);
@@ -164,6 +167,8 @@ CREATE INDEX task_running_export ON task (exporter_id, study_instance_uid)
 CREATE INDEX task_study ON task (study_instance_uid);
 CREATE INDEX task_batch ON task (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX task_updated ON task (updated_time, pk);
+CREATE INDEX task_created ON task (created_time, pk);
+CREATE INDEX task_scheduled ON task (scheduled_time, pk);
 CREATE INDEX task_status_updated ON task (queue_name, status, updated_time);
 
 CREATE TABLE export_task (

@@ -1,0 +1,217 @@
+"""What operators do to tasks: pages, counts, and changes of many tasks in chunks.
+
+Conditions are put together from the constant fragments below; every value is a parameter. A bulk
+change visits each matching task once, in the order of primary keys, one transaction per chunk, so
+that it holds no locks for long, can be stopped, and meets concurrent workers safely.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, LiteralString
+
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from archive.ledger.connection import Transaction
+from archive.ledger.queries import load_queries
+from archive.ledger.tasks import task_of_row
+from archive.model.task import Task, TaskStatus
+from archive.model.task_filter import BulkProgress, PagePosition, TaskFilter
+
+_CONDITIONS: dict[str, LiteralString] = {
+    "task_pks": "pk = ANY(%(task_pks)s)",
+    "kinds": "kind = ANY(%(kinds)s)",
+    "statuses": "status = ANY(%(statuses)s)",
+    "queue_names": "queue_name = ANY(%(queue_names)s)",
+    "exporter_ids": "exporter_id = ANY(%(exporter_ids)s)",
+    "device_names": "device_name = ANY(%(device_names)s)",
+    "local_aets": "local_aet = ANY(%(local_aets)s)",
+    "remote_aets": "remote_aet = ANY(%(remote_aets)s)",
+    "study_instance_uids": "study_instance_uid = ANY(%(study_instance_uids)s)",
+    "batch_ids": "batch_id = ANY(%(batch_ids)s)",
+}
+_RANGES: dict[str, tuple[LiteralString, LiteralString]] = {
+    "created": ("created_time >= %(created_since)s", "created_time < %(created_until)s"),
+    "updated": ("updated_time >= %(updated_since)s", "updated_time < %(updated_until)s"),
+    "scheduled": ("scheduled_time >= %(scheduled_since)s", "scheduled_time < %(scheduled_until)s"),
+}
+
+
+class PageOrder(StrEnum):
+    """Order of a page; a leading minus is latest first, as in the reference's `orderby`."""
+
+    CREATED = "createdTime"
+    CREATED_DESCENDING = "-createdTime"
+    UPDATED = "updatedTime"
+    UPDATED_DESCENDING = "-updatedTime"
+    SCHEDULED = "scheduledTime"
+    SCHEDULED_DESCENDING = "-scheduledTime"
+
+
+_ORDERS: dict[PageOrder, tuple[LiteralString, LiteralString]] = {
+    PageOrder.CREATED: ("created_time, pk", "(created_time, pk) > (%(after)s, %(after_pk)s)"),
+    PageOrder.CREATED_DESCENDING: (
+        "created_time DESC, pk DESC",
+        "(created_time, pk) < (%(after)s, %(after_pk)s)",
+    ),
+    PageOrder.UPDATED: ("updated_time, pk", "(updated_time, pk) > (%(after)s, %(after_pk)s)"),
+    PageOrder.UPDATED_DESCENDING: (
+        "updated_time DESC, pk DESC",
+        "(updated_time, pk) < (%(after)s, %(after_pk)s)",
+    ),
+    PageOrder.SCHEDULED: ("scheduled_time, pk", "(scheduled_time, pk) > (%(after)s, %(after_pk)s)"),
+    PageOrder.SCHEDULED_DESCENDING: (
+        "scheduled_time DESC, pk DESC",
+        "(scheduled_time, pk) < (%(after)s, %(after_pk)s)",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewPlace:
+    """Where rescheduled exports go instead; None leaves a column as it is."""
+
+    exporter_id: str | None = None
+    queue_name: str | None = None
+    local_aet: str | None = None
+    remote_aet: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next part of a bulk change: `limit` matching tasks after a primary key, by whom."""
+
+    after: int
+    limit: int
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCount:
+    """How many tasks of a batch stand in a status, and between which times."""
+
+    batch_id: str
+    status: TaskStatus
+    count: int
+    created_time: datetime
+    updated_time: datetime
+
+
+def page(
+    tx: Transaction,
+    wanted: TaskFilter,
+    *,
+    order: PageOrder = PageOrder.UPDATED_DESCENDING,
+    after: PagePosition | None = None,
+    limit: int = 50,
+) -> list[Task]:
+    """Return a page of matching tasks; the next one begins after the key of its last task."""
+    ordering, beyond = _ORDERS[order]
+    conditions, parameters = _conditions(wanted)
+    parameters |= {"limit": limit}
+    if after is not None:
+        conditions.append(sql.SQL(beyond))
+        parameters |= {"after": after.time, "after_pk": after.task_pk}
+    query = _compose("page", conditions, sql.SQL(ordering))
+    with tx.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(query, parameters).fetchall()
+    return [task_of_row(row) for row in rows]
+
+
+def count(tx: Transaction, wanted: TaskFilter) -> int:
+    """Return how many tasks match."""
+    conditions, parameters = _conditions(wanted)
+    row = tx.execute(_compose("count", conditions), parameters).fetchone()
+    return int(row[0]) if row else 0
+
+
+def count_by_status(tx: Transaction, wanted: TaskFilter) -> dict[TaskStatus, int]:
+    """Return how many matching tasks stand in each status."""
+    conditions, parameters = _conditions(wanted)
+    rows = tx.execute(_compose("count_by_status", conditions), parameters)
+    return {TaskStatus(status): number for status, number in rows}
+
+
+def batches(tx: Transaction, wanted: TaskFilter) -> list[BatchCount]:
+    """Return the batches of matching tasks by status, latest change first."""
+    conditions, parameters = _conditions(wanted)
+    rows = tx.execute(_compose("batches", conditions), parameters)
+    return [
+        BatchCount(batch_id, TaskStatus(status), number, created, updated)
+        for batch_id, status, number, created, updated in rows
+    ]
+
+
+def cancel_chunk(tx: Transaction, wanted: TaskFilter, chunk: Chunk) -> BulkProgress:
+    """Cancel the next matching tasks."""
+    return _change(tx, "cancel_chunk", wanted, _parameters(chunk) | {"reason": "canceled"})
+
+
+def reschedule_chunk(
+    tx: Transaction,
+    wanted: TaskFilter,
+    chunk: Chunk,
+    *,
+    at: datetime | None = None,
+    place: NewPlace | None = None,
+) -> BulkProgress:
+    """Make the next matching tasks due at `at`, or now.
+
+    Running ones are asked to stop and scheduled again when they have; with a new place they are
+    skipped, because what they have sent went to the old one.
+    """
+    parameters = _parameters(chunk) | asdict(place or NewPlace())
+    return _change(tx, "reschedule_chunk", wanted, parameters | {"at": at, "reason": "rescheduled"})
+
+
+def delete_chunk(tx: Transaction, wanted: TaskFilter, chunk: Chunk) -> BulkProgress:
+    """Delete the next matching tasks, running ones included."""
+    return _change(tx, "delete_chunk", wanted, _parameters(chunk))
+
+
+def _parameters(chunk: Chunk) -> dict[str, Any]:
+    return asdict(chunk)
+
+
+def _change(
+    tx: Transaction, name: str, wanted: TaskFilter, parameters: dict[str, Any]
+) -> BulkProgress:
+    conditions, values = _conditions(wanted)
+    rows = tx.execute(_compose(name, conditions), values | parameters).fetchall()
+    visited = sum(row[1] for row in rows)
+    skipped = {row[0]: row[1] - row[2] for row in rows}
+    return BulkProgress(
+        visited=visited,
+        changed=sum(row[2] for row in rows),
+        skipped=tuple(sorted((status, n) for status, n in skipped.items() if n)),
+        last_pk=max(row[3] for row in rows) if visited == parameters["limit"] else None,
+    )
+
+
+def _conditions(wanted: TaskFilter) -> tuple[list[sql.SQL], dict[str, Any]]:
+    conditions = []
+    parameters: dict[str, Any] = {}
+    for name, condition in _CONDITIONS.items():
+        if values := getattr(wanted, name):
+            conditions.append(sql.SQL(condition))
+            parameters[name] = list(values)
+    for name, (since, until) in _RANGES.items():
+        span = getattr(wanted, name)
+        if span.since is not None:
+            conditions.append(sql.SQL(since))
+            parameters[f"{name}_since"] = span.since
+        if span.until is not None:
+            conditions.append(sql.SQL(until))
+            parameters[f"{name}_until"] = span.until
+    return conditions, parameters
+
+
+def _compose(name: str, conditions: list[sql.SQL], order: sql.SQL | None = None) -> sql.Composed:
+    combined = sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true")
+    query = sql.SQL(load_queries("operations")[name])
+    return (
+        query.format(conditions=combined, order=order)
+        if order
+        else query.format(conditions=combined)
+    )
