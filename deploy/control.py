@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,33 @@ def mark(data: Path) -> Mapping[str, str]:
     return {MARK: str(data)}
 
 
+def wait_for_supervisor(supervision: Supervision, is_alive: Callable[[], bool]) -> None:
+    """Wait until supervisor takes orders.
+
+    Parameters
+    ----------
+    is_alive
+        Tells whether supervisor still runs.
+
+    Raises
+    ------
+    StartError
+        When it ended or does not answer.
+    """
+    end = SYSTEM_CLOCK.monotonic() + _CONTROL_WITHIN_S
+    while True:
+        try:
+            with _control(supervision) as control:
+                control.supervisor.getState()
+        except (OSError, HTTPException) as error:
+            if SYSTEM_CLOCK.monotonic() > end or not is_alive():
+                msg = f"supervisor does not answer (see what it printed): {error}"
+                raise StartError(msg) from error
+            SYSTEM_CLOCK.sleep(0.1)
+        else:
+            return
+
+
 def start_group(supervision: Supervision) -> None:
     """Start the processes of the Procfile.
 
@@ -34,7 +61,6 @@ def start_group(supervision: Supervision) -> None:
         When supervisor does not answer or a program cannot be executed.
     """
     with _control(supervision) as control:
-        _wait_for(control)
         try:
             control.supervisor.startProcessGroup(GROUP, False)  # noqa: FBT003 - positional protocol
         except Fault as fault:
@@ -59,26 +85,12 @@ def _control(supervision: Supervision) -> Iterator[Any]:
         yield ServerProxy("http://localhost", transport=transport)
 
 
-def _wait_for(control: Any) -> None:  # noqa: ANN401 - attributes are made on the fly
-    end = SYSTEM_CLOCK.monotonic() + _CONTROL_WITHIN_S
-    while True:
-        try:
-            control.supervisor.getState()
-        except (OSError, HTTPException) as error:
-            if SYSTEM_CLOCK.monotonic() > end:
-                msg = f"supervisor does not answer: {error}"
-                raise StartError(msg) from error
-            SYSTEM_CLOCK.sleep(0.1)
-        else:
-            return
-
-
-def end_leftovers(data: Path) -> None:
+def end_leftovers(data: Path, sockets: Path) -> None:
     """End processes of an earlier system on `data` whose supervisor was killed.
 
     Their claims lapse and their tasks are done again; PostgreSQL shuts down in order.
     """
-    leftovers = _leftovers(data)
+    leftovers = _leftovers(data, sockets)
     if leftovers:
         names = sorted({process.info["name"] for process in leftovers})
         print(f"Ending what was left running: {', '.join(names)}", flush=True)
@@ -94,24 +106,29 @@ def end_leftovers(data: Path) -> None:
     _forget_dead_postmaster(data / "postgres" / "postmaster.pid")
 
 
-def _leftovers(data: Path) -> list[psutil.Process]:
+def _leftovers(data: Path, sockets: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["name"]):
         with contextlib.suppress(psutil.Error):
-            # every PostgreSQL backend inherits the variable; its postmaster ends it
-            if process.environ().get(MARK) == str(data) and not _is_backend(process):
+            # Redis writes its title, with its socket, over its environment.
+            marked = process.environ().get(MARK) == str(data)
+            titled = f"unixsocket:{sockets}/" in " ".join(process.cmdline())
+            if (marked or titled) and not _is_backend(process):
                 found.append(process)
     return found
 
 
 def _is_backend(process: psutil.Process) -> bool:
     parent = process.parent()
+    # every backend inherits the mark; its postmaster ends it
     return process.name() == "postgres" and parent is not None and parent.name() == "postgres"
 
 
 def _end_order(process: psutil.Process) -> int:
     name = str(process.info["name"])
-    return 0 if name.startswith("supervisord") else 2 if name in {"postgres", "redis-server"} else 1
+    if name.startswith("supervisord"):
+        return 0
+    return 2 if name in {"postgres", "redis-server", "valkey-server"} else 1
 
 
 def _end_signal(process: psutil.Process) -> signal.Signals:

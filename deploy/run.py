@@ -9,6 +9,7 @@ running and goes on with the same data.
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.errors import DicomqError
 from archive.ledger.connection import Ledger
-from deploy.control import end_leftovers, mark, start_group, states
+from deploy.control import end_leftovers, mark, start_group, states, wait_for_supervisor
 from deploy.embedded import (
     Program,
     StartError,
@@ -59,6 +60,9 @@ class Endpoint:
 def main() -> int:
     """Start the system, wait until it is asked to stop, and stop it."""
     data = Path(os.environ.get("DICOMQ_DATA") or "data").resolve()
+    if "%" in str(data):
+        print("dicomq cannot start: DICOMQ_DATA must not contain a percent sign", file=sys.stderr)
+        return 1
     # A signal during the start ends it the same way as one after it.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -95,10 +99,10 @@ def _only_one(data: Path) -> Iterator[None]:
 
 
 def _run(data: Path) -> int:
-    end_leftovers(data)
     supervision = Supervision(
         root=ROOT, data=data, sockets=socket_directory(data), formation=_formation()
     )
+    end_leftovers(data, supervision.sockets)
     environment, servers = _environment(supervision)
     endpoints = _endpoints(environment)
     _check_ports(endpoints)
@@ -110,6 +114,7 @@ def _run(data: Path) -> int:
         cwd=ROOT,
     )
     try:
+        wait_for_supervisor(supervision, lambda: supervisord.poll() is None)
         _bring_up(supervision, environment, endpoints)
         print(_banner(data, endpoints), flush=True)
         return supervisord.wait()
@@ -203,7 +208,11 @@ def _port_hint(endpoint: Endpoint) -> str:
 def _write_environment(data: Path, environment: Mapping[str, str]) -> None:
     """Leave the variables for commands that are to work on the running system."""
     names = ("DATABASE_URL", "REDIS_URL", "DICOMQ_DATA", "DICOMQ_DIRECTORY", "DICOMQ_DEVICE")
-    lines = [f"export {name}='{environment[name]}'\n" for name in names if environment.get(name)]
+    lines = [
+        f"export {name}={shlex.quote(environment[name])}\n"
+        for name in names
+        if environment.get(name)
+    ]
     path = data / "environment"
     path.touch(mode=0o600)
     path.write_text("".join(lines), encoding="utf-8")
@@ -213,7 +222,7 @@ def _bring_up(
     supervision: Supervision, environment: Mapping[str, str], endpoints: list[Endpoint]
 ) -> None:
     url = environment["DATABASE_URL"]
-    if "DATABASE_URL" not in os.environ:
+    if not os.environ.get("DATABASE_URL"):
         wait_for_postgres(url)
     with contextlib.closing(Ledger(url, max_connections=1)) as ledger:
         ledger.migrate()
