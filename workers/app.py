@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from celery import Celery, signals
 
 from archive.telemetry import configure_checkpoint, configure_logging
-from workers import bootsteps
+from workers import start
 
 if TYPE_CHECKING:
     from archive.configuration.settings import Settings
@@ -98,7 +98,7 @@ def broker_url(redis_url: str) -> str:
         return redis_url
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     query["virtual_host"] = query.pop("db", query.get("virtual_host", "0"))
-    return parts._replace(scheme="redis+socket", query=urlencode(query)).geturl()
+    return f"redis+socket://{parts.netloc}{parts.path}?{urlencode(query)}"
 
 
 def celery_settings(redis_url: str) -> dict[str, Any]:
@@ -155,9 +155,9 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
 def prepare_app(app: WorkerApp) -> WorkerApp:
     """Add settings, options and bootsteps to an application without configuring it yet."""
     app.add_defaults(lambda: celery_settings(app.settings().redis_url))
-    app.user_options["worker"].add(bootsteps.kind_option())
-    app.steps["consumer"].add(bootsteps.QueueSync)
-    signals.worker_init.connect(bootsteps.prepare_worker)
+    app.user_options["worker"].add(start.kind_option())
+    app.steps["consumer"].add("workers.bootsteps:QueueSync")
+    signals.worker_init.connect(start.prepare_worker)
     return app
 
 

@@ -1,17 +1,14 @@
-"""What is added to Celery's worker: which queues it consumes, and how it starts."""
+"""Which queues a worker consumes, kept equal to the configuration while it runs."""
 
 import logging
 import threading
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-import click
-from celery import bootsteps, signals
-from celery.bin.base import CeleryOption
-from celery.exceptions import ImproperlyConfigured
+from celery import bootsteps
 from kombu import Exchange, Queue
 
-from archive.errors import DicomqError, InvalidValueError
+from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.telemetry import LEDGER_UNAVAILABLE, log_event
 from workers import events
@@ -23,52 +20,6 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 SYNC_S = 2.0
-
-
-def kind_option() -> CeleryOption:
-    """Return the worker's option `--kind`."""
-    return CeleryOption(
-        ["--kind"],
-        multiple=True,
-        metavar="KIND",
-        callback=_parse_kind_option,
-        help_group="Queue Options",
-        help="Serve the queues of this kind, as configured at the time: export, notify, commit,"
-        " retrieve, query or all. May be repeated or a comma separated list. [default: all]",
-    )
-
-
-def _parse_kind_option(
-    _context: click.Context, _parameter: click.Parameter, values: Collection[str]
-) -> frozenset[PoolKind]:
-    try:
-        return parse_kinds(values)
-    except InvalidValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
-    """Prepare a worker that is about to start (signal `worker_init`).
-
-    It gets our pool, no chatter with other workers, and its application hears what concerns it.
-
-    Raises
-    ------
-    ImproperlyConfigured
-        When another pool than threads was asked for.
-    """
-    pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
-    if pool not in {"threads", "celery.concurrency.thread", "workers.pool"}:
-        msg = f"workers run in threads, not in {pool}: start them with -P threads"
-        raise ImproperlyConfigured(msg)
-    sender.pool_cls = "workers.pool:HintPool"
-    sender.options.update(without_gossip=True, without_mingle=True)
-    app = sender.app
-    app.node_name = sender.hostname
-    signals.setup_logging.connect(app.set_up_logging)
-    signals.worker_shutting_down.connect(app.stop_tasks)
-    signals.worker_shutdown.connect(app.close_runtime)
-    signals.task_revoked.connect(app.cancel_revoked)
 
 
 class QueueWatch:
