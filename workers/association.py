@@ -21,6 +21,7 @@ from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association as Requestor
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
+from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import (
@@ -108,7 +109,9 @@ class Association:
         self._requestor.start()
         self.accepted = tuple(
             AcceptedContext(
-                context.context_id or 0, str(context.abstract_syntax), str(context.transfer_syntax[0])
+                context.context_id or 0,
+                str(context.abstract_syntax),
+                str(context.transfer_syntax[0]),
             )
             for context in self._requestor.accepted_contexts
         )
@@ -150,7 +153,7 @@ class Association:
         self._requestor._reactor_checkpoint.clear()  # noqa: SLF001
         try:
             if not self._gate.close(self._requestor.dul.is_alive):
-                raise self.broken_error("before the first request")
+                raise self.broken_error(when="before the first request")
             yield self._socket
         finally:
             self._gate.open()
@@ -168,7 +171,7 @@ class Association:
         """
         started = self._clock.monotonic()
         if not self._requestor.is_established:
-            raise self.broken_error("before the N-CREATE request")
+            raise self.broken_error(when="before the N-CREATE request")
         status, _ = self._requestor.send_n_create(dataset, sop_class_uid, sop_instance_uid)
         if "Status" in status:
             return CreateResponse(int(status.Status), str(status.get("ErrorComment", "") or ""))
@@ -178,7 +181,7 @@ class Association:
                 f"(dcmResponseTimeout)"
             )
             raise PeerTimeoutError(msg)
-        raise self.broken_error("without a valid N-CREATE response")
+        raise self.broken_error(when="without a valid N-CREATE response")
 
     def broken_error(self, when: str) -> PeerError:
         """Return the error for an association that ended at a moment it should not."""
@@ -193,7 +196,7 @@ class Association:
         answer = self._requestor.acceptor.primitive
         limits = self.route.limits
         if self._shut:
-            return self.broken_error("")
+            return self.broken_error(when="")
         if failure is not None:
             return PeerUnreachableError(f"cannot connect to {self.route}: {_words(failure)}")
         if self._requestor.is_rejected and answer is not None:
@@ -207,7 +210,7 @@ class Association:
                 f"request within {limits.accept_s:g} s (dcmAAACTimeout)"
             )
             return PeerTimeoutError(msg)
-        return self.broken_error("during association negotiation")
+        return self.broken_error(when="during association negotiation")
 
     def _rejection(self, result: int, source: str, reason: str) -> PeerError:
         """Return the error for an A-ASSOCIATE-RJ (PS3.8 §9.3.4)."""
@@ -276,6 +279,7 @@ class _ObservedSocket(socket.socket):
     failure: OSError | None = None
     connected_at: float | None = None
 
+    @override
     def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
         """Connect and note the result."""
         try:

@@ -88,7 +88,10 @@ def plan_contexts(
         peer = _capability(remote, TransferRole.SCP, sop_class) if restricted else None
         reason = _exclusion(sop_class, local, remote, (own is None, restricted and peer is None))
         offered = () if own is None or reason else _syntaxes(tuple(syntaxes), own, peer)
-        unable = reason or f"{remote.title}'s transfer capability of {sop_class} has no usable syntax"
+        unable = reason or (
+            f"the SCP transfer capability of {remote.title} for SOP class {sop_class} has no "
+            f"transfer syntax that the stored objects can be sent in"
+        )
         excluded |= {
             (sop_class, syntax): unable for syntax in syntaxes if choose(syntax, offered) is None
         }
@@ -121,12 +124,18 @@ def choose(
     return next((syntax for syntax in (*wishes, *producible) if syntax in accepted), None)
 
 
+def scu_syntaxes(local: NetworkAE, sop_class_uid: str) -> tuple[str, ...]:
+    """Return the transfer syntaxes of the local SCU capability for a class; none without one."""
+    capability = _capability(local, TransferRole.SCU, sop_class_uid)
+    if capability is None:
+        return ()
+    return tuple(syntax for syntax in capability.transfer_syntaxes if syntax != _ANY)
+
+
 def _capability(ae: NetworkAE, role: TransferRole, sop_class: str) -> TransferCapability | None:
     """Return the capability for a class, or the one for any class, in that role."""
     of_role = [c for c in ae.transfer_capabilities if c.role is role]
-    return next(
-        (c for wanted in (sop_class, _ANY) for c in of_role if c.sop_class == wanted), None
-    )
+    return next((c for wanted in (sop_class, _ANY) for c in of_role if c.sop_class == wanted), None)
 
 
 def _exclusion(

@@ -134,9 +134,7 @@ def parse_fragments(body: bytes) -> Iterator[Fragment]:
         if end > len(body) or end < start:
             msg = f"a PDV item of the response has a wrong length of {length} bytes"
             raise InvalidMessageError(msg)
-        yield Fragment(
-            context_id, bool(control & _COMMAND), bool(control & _LAST), body[start:end]
-        )
+        yield Fragment(context_id, bool(control & _COMMAND), bool(control & _LAST), body[start:end])
         position = end
 
 

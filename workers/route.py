@@ -1,4 +1,4 @@
-"""Which titles, addresses and time limits an outgoing association uses: pure look-ups in a snapshot.
+"""Titles, address and time limits of an outgoing association: pure look-ups in a snapshot.
 
 Everything but the address of the peer comes from the local connection entry: time-outs, PDU
 lengths and TCP options are those of the device that opens the association, not the peer's.
@@ -7,6 +7,8 @@ lengths and TCP options are those of the device that opens the association, not 
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from archive.errors import ConfigurationError
 
@@ -99,6 +101,7 @@ class Route:
     send_buffer_bytes: int = 0
     receive_buffer_bytes: int = 0
 
+    @override
     def __str__(self) -> str:
         """Return the destination for messages: title and address."""
         return f"{self.remote_aet} ({self.host}:{self.port})"

@@ -28,6 +28,8 @@ _LONGEST_PDU = 1 << 20
 _MAX_MESSAGE_ID = 0xFFFF
 _PDU_HEADER = struct.Struct(">BxL")
 
+_Buffers = Sequence[bytes | memoryview]
+
 
 class ByteSource(Protocol):
     """Where the encoded data set comes from: an open binary file."""
@@ -114,7 +116,7 @@ class StoreLoop:
         self.answered += 1
         return response
 
-    def _segments(self, request: StoreRequest, source: ByteSource) -> Iterator[Sequence[bytes | memoryview]]:
+    def _segments(self, request: StoreRequest, source: ByteSource) -> Iterator[_Buffers]:
         """Yield what to write: the command set with the first data, then one buffer at a time."""
         command = dimse.encode_store_request(
             self._message_id, request.sop_class_uid, request.sop_instance_uid
@@ -156,7 +158,7 @@ class StoreLoop:
             filled += count
         return self._buffer[:size]
 
-    def _write(self, buffers: Sequence[bytes | memoryview], deadline: float) -> None:
+    def _write(self, buffers: _Buffers, deadline: float) -> None:
         """Write all buffers in as few calls as the kernel allows."""
         left = sum(map(len, buffers))
         while True:
@@ -230,7 +232,7 @@ def _read(source: ByteSource, buffer: memoryview, request: StoreRequest) -> int:
         raise ObjectUnreadableError(msg) from error
 
 
-def _after(buffers: Sequence[bytes | memoryview], sent: int) -> Sequence[bytes | memoryview]:
+def _after(buffers: _Buffers, sent: int) -> _Buffers:
     """Return what is left of `buffers` after the first `sent` bytes."""
     for index, buffer in enumerate(buffers):
         if sent < len(buffer):
