@@ -39,6 +39,11 @@ class Connection:
     receive_pdu_length: int = 16378
     max_ops_invoked: int = 1
     max_ops_performed: int = 1
+    tls_endpoint_identification: str | None = None
+    pack_pdv: bool = True
+    close_delay_s: float | None = 0.05
+    abort_timeout_s: float | None = 1.0
+    retrieve_timeout_total: bool = False
     connect_timeout_s: float | None = None
     request_timeout_s: float | None = None
     accept_timeout_s: float | None = None
@@ -70,6 +75,7 @@ class TransferCapability:
     role: TransferRole
     transfer_syntaxes: tuple[str, ...]
     preferred_transfer_syntaxes: tuple[str, ...] = ()
+    relational_queries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +94,39 @@ class ExportRule:
     dn: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveOptions:
+    """What can be set for the archive's device and, going before, for one of its AEs.
+
+    The options of an AE already hold what it takes over from its device.
+    """
+
+    return_retrieve_aets: tuple[str, ...] = ()
+    default_character_set: str | None = None
+    send_pending_c_get: bool = False
+    send_pending_c_move_interval_s: float | None = None
+    ian_destinations: tuple[str, ...] = ()
+    ian_triggers: tuple[str, ...] = ()
+    ian_delay_s: float | None = None
+    ian_timeout_s: float | None = None
+    ian_on_timeout: bool = False
+    fallback_c_move_scp: str | None = None
+    fallback_c_move_scp_destination: str | None = None
+    fallback_c_move_scp_calling_aet: str | None = None
+    fallback_c_move_scp_leading_c_find_scp: str | None = None
+    fallback_c_move_scp_retries: int = 0
+    fallback_c_move_scp_study_older_than: str | None = None
+    external_retrieve_ae_destination: str | None = None
+    alt_c_move_scp: str | None = None
+    relational_retrieve_negotiation_lenient: bool = False
+    restrict_retrieve_silently: bool = False
+    retrieve_task_warning_on_no_match: bool = False
+    retrieve_task_warning_on_warnings: bool = False
+    role_selection_negotiation_lenient: bool = False
+
+
 @dataclass(frozen=True, slots=True)
-class NetworkAE:
+class NetworkAE(ArchiveOptions):
     """An application entity (dicomNetworkAE + dcmNetworkAE + dcmArchiveNetworkAE)."""
 
     title: str
@@ -108,8 +145,17 @@ class NetworkAE:
     multiple_store_associations: tuple[str, ...] = ()
     overwrite_policy: str | None = None
     validate_calling_hostname: bool | None = None
-    ian_destinations: tuple[str, ...] = ()
     export_rules: tuple[ExportRule, ...] = ()
+    description: str | None = None
+    application_clusters: tuple[str, ...] = ()
+    preferred_called_titles: tuple[str, ...] = ()
+    preferred_calling_titles: tuple[str, ...] = ()
+    no_async_mode_called_titles: tuple[str, ...] = ()
+    preferred_transfer_syntaxes: tuple[str, ...] = ()
+    shares_capabilities_of: str | None = None
+    object_storage_count: int = 1
+    accepted_move_destinations: tuple[str, ...] = ()
+    query_retrieve_view_id: str | None = None
     dn: str = ""
 
 
@@ -195,12 +241,15 @@ class Storage:
     installed: bool = True
     retrieve_aets: tuple[str, ...] = ()
     instance_availability: InstanceAvailability = InstanceAvailability.ONLINE
+    max_retries: int = 0
+    retry_delay_s: float | None = None
+    duration: str = "PERMANENT"
     properties: tuple[tuple[str, str], ...] = ()
     dn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveDevice:
+class ArchiveDevice(ArchiveOptions):
     """The device whose entries this system runs on, with its archive extension."""
 
     name: str
@@ -217,12 +266,41 @@ class ArchiveDevice:
     validate_calling_hostname: bool = False
     multiple_store_associations: tuple[str, ...] = ()
     retrieve_aets: tuple[str, ...] = ()
-    restrict_retrieve_silently: bool = False
+    description: str | None = None
+    software_versions: tuple[str, ...] = ()
+    issuer_of_patient_id: str | None = None
+    primary_device_types: tuple[str, ...] = ()
+    trust_store_url: str | None = None
+    trust_store_type: str | None = None
+    key_store_url: str | None = None
+    key_store_type: str | None = None
+    fuzzy_algorithm_class: str | None = None
+    c_store_scu_of_c_move_scp: tuple[str, ...] = ()
+    task_polling_interval_s: float | None = None
+    task_fetch_size: int = 100
+    ian_task_polling_interval_s: float | None = None
+    ian_task_fetch_size: int = 100
+    purge_queue_polling_interval_s: float | None = None
+    purge_commitment_completed_delay_s: float | None = None
+    purge_commitment_polling_interval_s: float | None = None
+    queue_tasks_fetch_size: int = 100
+    scheduler_min_start_delay_s: int = 60
+    ae_cache_stale_timeout_s: float | None = None
+    leading_c_find_scp_query_cache_stale_timeout_s: float | None = None
+    leading_c_find_scp_query_cache_size: int = 10
+    dn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in the directory; the entry (or value) was set aside, nothing else."""
+    """Something wrong in the directory; nothing else than the named entry or value is affected.
+
+    Attributes
+    ----------
+    severity
+        `error`: the entry or value was set aside; `warning`: it is used, but will not work or not
+        as meant; `notice`: worth knowing.
+    """
 
     dn: str
     attribute: str
@@ -238,6 +316,8 @@ class Snapshot:
     ----------
     remote_aes
         AEs of all devices, own ones included, by title.
+    device_exporters
+        Exporters of every device by its name, for rules that name another device.
     fingerprint
         Changes whenever the directory changes.
     """
@@ -246,6 +326,7 @@ class Snapshot:
     remote_aes: dict[str, NetworkAE]
     problems: tuple[Problem, ...]
     fingerprint: str
+    device_exporters: dict[str, dict[str, Exporter]] = field(default_factory=dict)
 
     def queue(self, name: str) -> Queue:
         """Return the queue called `name`, or the implicit one of that name."""

@@ -1,0 +1,318 @@
+"""Rows of the table of attributes: devices, connections, AEs (PS3.15 §H.1.3)."""
+
+from archive.configuration.rows import Kind, many, must, one, vital
+
+DESCRIPTION = one("description", "dicomDescription", Kind.TEXT, "text for people")
+INSTALLED = one("installed", "dicomInstalled", Kind.BOOLEAN, "switch of the entry")
+LENIENT = one(
+    "role_selection_negotiation_lenient",
+    "dcmRoleSelectionNegotiationLenient",
+    Kind.BOOLEAN,
+    "send without an accepted role selection",
+)
+
+DEVICE = (
+    must("name", "dicomDeviceName", Kind.TEXT, "name of the device"),
+    INSTALLED,
+    DESCRIPTION,
+    many("software_versions", "dicomSoftwareVersion", Kind.TEXT, "versions of the software"),
+    one("issuer_of_patient_id", "dicomIssuerOfPatientID", Kind.TEXT, "issuer where none is given"),
+    many("primary_device_types", "dicomPrimaryDeviceType", Kind.TEXT, "kinds of the device"),
+    LENIENT,
+    one("limit_open_associations", "dcmLimitOpenAssociations", Kind.INTEGER, "most associations"),
+    many(
+        "limit_associations_initiated_by",
+        "dcmLimitAssociationsInitiatedBy",
+        Kind.PEER_LIMITS,
+        "most associations of one calling AE",
+    ),
+    one("trust_store_url", "dcmTrustStoreURL", Kind.TEXT, "where trusted certificates are"),
+    one("trust_store_type", "dcmTrustStoreType", Kind.TEXT, "format of the trust store"),
+    one("key_store_url", "dcmKeyStoreURL", Kind.TEXT, "where the own key is"),
+    one("key_store_type", "dcmKeyStoreType", Kind.TEXT, "format of the key store"),
+    one("time_zone", "dcmTimeZoneOfDevice", Kind.ZONE, "zone of schedules and of today's date"),
+)
+
+# Attributes that the archive's device and its AEs share: a value at the AE goes before.
+ARCHIVE = (
+    many(
+        "retrieve_aets", "dcmRetrieveAET", Kind.AE_TITLE, "AEs from which objects can be retrieved"
+    ),
+    many(
+        "return_retrieve_aets", "dcmReturnRetrieveAET", Kind.AE_TITLE, "AEs named in C-FIND answers"
+    ),
+    many(
+        "multiple_store_associations",
+        "dcmMultipleStoreAssociations",
+        Kind.TEXT,
+        "parallel associations of one export: n, or AET:n",
+    ),
+    one("default_character_set", "dcmDefaultCharacterSet", Kind.TEXT, "character set if missing"),
+    one("overwrite_policy", "dcmOverwritePolicy", Kind.OVERWRITE, "what a repeated object does"),
+    one(
+        "validate_calling_hostname",
+        "dcmValidateCallingAEHostname",
+        Kind.BOOLEAN,
+        "compare the peer's address with its configured host",
+    ),
+    one("send_pending_c_get", "dcmSendPendingCGet", Kind.BOOLEAN, "send pending C-GET responses"),
+    one(
+        "send_pending_c_move_interval_s",
+        "dcmSendPendingCMoveInterval",
+        Kind.DURATION,
+        "period of pending C-MOVE responses",
+    ),
+    many("ian_destinations", "dcmIanDestination", Kind.AE_TITLE, "AEs that are notified"),
+    many("ian_triggers", "dcmIanTrigger", Kind.TEXT, "events that cause a notification"),
+    one("ian_delay_s", "dcmIanDelay", Kind.DURATION, "quiet time before a study is announced"),
+    one("ian_timeout_s", "dcmIanTimeout", Kind.DURATION, "longest wait for objects of an MPPS"),
+    one("ian_on_timeout", "dcmIanOnTimeout", Kind.BOOLEAN, "announce after that wait"),
+    one(
+        "fallback_c_move_scp",
+        "dcmFallbackCMoveSCP",
+        Kind.AE_TITLE,
+        "C-MOVE SCP for unknown studies",
+    ),
+    one(
+        "fallback_c_move_scp_destination",
+        "dcmFallbackCMoveSCPDestination",
+        Kind.AE_TITLE,
+        "move destination of that C-MOVE",
+    ),
+    one(
+        "fallback_c_move_scp_calling_aet",
+        "dcmFallbackCMoveSCPCallingAET",
+        Kind.AE_TITLE,
+        "calling AE of that C-MOVE",
+    ),
+    one(
+        "fallback_c_move_scp_leading_c_find_scp",
+        "dcmFallbackCMoveSCPLeadingCFindSCP",
+        Kind.AE_TITLE,
+        "C-FIND SCP that tells how many objects to expect",
+    ),
+    one("fallback_c_move_scp_retries", "dcmFallbackCMoveSCPRetries", Kind.INTEGER, "C-MOVEs again"),
+    one(
+        "fallback_c_move_scp_study_older_than",
+        "dcmFallbackCMoveSCPStudyOlderThan",
+        Kind.TEXT,
+        "only studies before this date",
+    ),
+    one(
+        "external_retrieve_ae_destination",
+        "dcmExternalRetrieveAEDestination",
+        Kind.AE_TITLE,
+        "move destination of objects fetched from another archive",
+    ),
+    one("alt_c_move_scp", "dcmAltCMoveSCP", Kind.AE_TITLE, "C-MOVE SCP for objects without a file"),
+    one(
+        "relational_retrieve_negotiation_lenient",
+        "dcmRelationalRetrieveNegotiationLenient",
+        Kind.BOOLEAN,
+        "take relational retrieves without negotiation",
+    ),
+    one(
+        "restrict_retrieve_silently",
+        "dcmRestrictRetrieveSilently",
+        Kind.BOOLEAN,
+        "objects that the destination cannot take are no failures",
+    ),
+    one(
+        "retrieve_task_warning_on_no_match",
+        "dcmRetrieveTaskWarningOnNoMatch",
+        Kind.BOOLEAN,
+        "a retrieve of nothing ends with WARNING",
+    ),
+    one(
+        "retrieve_task_warning_on_warnings",
+        "dcmRetrieveTaskWarningOnWarnings",
+        Kind.BOOLEAN,
+        "warnings of sub-operations end with WARNING",
+    ),
+)
+
+ARCHIVE_DEVICE = (
+    *ARCHIVE,
+    one("fuzzy_algorithm_class", "dcmFuzzyAlgorithmClass", Kind.TEXT, "phonetic code of names"),
+    many(
+        "c_store_scu_of_c_move_scp",
+        "dcmCStoreSCUOfCMoveSCP",
+        Kind.TEXT,
+        "which AE stores for which C-MOVE SCP",
+    ),
+    one(
+        "task_polling_interval_s", "dcmTaskPollingInterval", Kind.DURATION, "safety net of dispatch"
+    ),
+    one("task_fetch_size", "dcmTaskFetchSize", Kind.INTEGER, "tasks per look at the ledger"),
+    one("ian_task_polling_interval_s", "dcmIanTaskPollingInterval", Kind.DURATION, "same for IANs"),
+    one("ian_task_fetch_size", "dcmIanTaskFetchSize", Kind.INTEGER, "IANs per look at the ledger"),
+    one(
+        "purge_queue_polling_interval_s",
+        "dcmPurgeQueueMessagePollingInterval",
+        Kind.DURATION,
+        "how often old tasks are purged",
+    ),
+    one(
+        "purge_commitment_completed_delay_s",
+        "dcmPurgeStgCmtCompletedDelay",
+        Kind.DURATION,
+        "age at which commitment results are purged",
+    ),
+    one(
+        "purge_commitment_polling_interval_s",
+        "dcmPurgeStgCmtPollingInterval",
+        Kind.DURATION,
+        "how often commitment results are purged",
+    ),
+    one("queue_tasks_fetch_size", "dcmQueueTasksFetchSize", Kind.INTEGER, "tasks per bulk change"),
+    one("scheduler_min_start_delay_s", "dcmSchedulerMinStartDelay", Kind.INTEGER, "wait at start"),
+    one("ae_cache_stale_timeout_s", "dcmAECacheStaleTimeout", Kind.DURATION, "age of known AEs"),
+    one(
+        "leading_c_find_scp_query_cache_stale_timeout_s",
+        "dcmLeadingCFindSCPQueryCacheStaleTimeout",
+        Kind.DURATION,
+        "age of answers of a leading archive",
+    ),
+    one(
+        "leading_c_find_scp_query_cache_size",
+        "dcmLeadingCFindSCPQueryCacheSize",
+        Kind.INTEGER,
+        "most answers of leading archives kept, 0 for any number",
+    ),
+)
+
+CONNECTION = (
+    one("name", "cn", Kind.TEXT, "name of the connection"),
+    must("hostname", "dicomHostname", Kind.TEXT, "host name or address"),
+    one("port", "dicomPort", Kind.INTEGER, "TCP port; without it the connection is only outgoing"),
+    INSTALLED,
+    many(
+        "tls_cipher_suites", "dicomTLSCipherSuite", Kind.TEXT, "cipher suites; any value means TLS"
+    ),
+    one("protocol", "dcmProtocol", Kind.TEXT, "DICOM where it is absent"),
+    one(
+        "tls_need_client_auth", "dcmTLSNeedClientAuth", Kind.BOOLEAN, "demand a client certificate"
+    ),
+    many("tls_protocols", "dcmTLSProtocol", Kind.TEXT, "versions of TLS"),
+    one(
+        "tls_endpoint_identification",
+        "dcmTLSEndpointIdentificationAlgorithm",
+        Kind.TEXT,
+        "HTTPS or LDAPS: check the host name of the certificate",
+    ),
+    one("tcp_backlog", "dcmTCPBacklog", Kind.INTEGER, "connections waiting to be accepted"),
+    one("connect_timeout_s", "dcmTCPConnectTimeout", Kind.MILLISECONDS, "opening the connection"),
+    one("close_delay_s", "dcmTCPCloseDelay", Kind.MILLISECONDS, "wait before closing"),
+    one("send_buffer_bytes", "dcmTCPSendBufferSize", Kind.INTEGER, "SO_SNDBUF, 0 for the system's"),
+    one("receive_buffer_bytes", "dcmTCPReceiveBufferSize", Kind.INTEGER, "SO_RCVBUF, likewise"),
+    one("tcp_no_delay", "dcmTCPNoDelay", Kind.BOOLEAN, "TCP_NODELAY"),
+    one("bind_address", "dcmBindAddress", Kind.TEXT, "address to listen on"),
+    one("client_bind_address", "dcmClientBindAddress", Kind.TEXT, "source address"),
+    many("blacklisted_hostnames", "dcmBlacklistedHostname", Kind.TEXT, "hosts refused at once"),
+    one("send_pdu_length", "dcmSendPDULength", Kind.INTEGER, "longest PDU sent, bytes"),
+    one("receive_pdu_length", "dcmReceivePDULength", Kind.INTEGER, "longest PDU received, bytes"),
+    one("max_ops_performed", "dcmMaxOpsPerformed", Kind.INTEGER, "asynchronous window, performed"),
+    one("max_ops_invoked", "dcmMaxOpsInvoked", Kind.INTEGER, "asynchronous window, invoked"),
+    one("pack_pdv", "dcmPackPDV", Kind.BOOLEAN, "command and data in one PDU"),
+    one("request_timeout_s", "dcmAARQTimeout", Kind.MILLISECONDS, "wait for A-ASSOCIATE-RQ"),
+    one("accept_timeout_s", "dcmAAACTimeout", Kind.MILLISECONDS, "wait for A-ASSOCIATE-AC"),
+    one("release_timeout_s", "dcmARRPTimeout", Kind.MILLISECONDS, "wait for A-RELEASE-RP"),
+    one("abort_timeout_s", "dcmAATimeout", Kind.MILLISECONDS, "wait before A-ABORT"),
+    one("send_timeout_s", "dcmSendTimeout", Kind.MILLISECONDS, "sending a DIMSE request"),
+    one("store_timeout_s", "dcmStoreTimeout", Kind.MILLISECONDS, "sending a C-STORE request"),
+    one("response_timeout_s", "dcmResponseTimeout", Kind.MILLISECONDS, "wait for a response"),
+    one("retrieve_timeout_s", "dcmRetrieveTimeout", Kind.MILLISECONDS, "same for C-MOVE, C-GET"),
+    one(
+        "retrieve_timeout_total",
+        "dcmRetrieveTimeoutTotal",
+        Kind.BOOLEAN,
+        "pending responses do not restart that wait",
+    ),
+    one("idle_timeout_s", "dcmIdleTimeout", Kind.MILLISECONDS, "close an idle association"),
+)
+
+AE = (
+    must("title", "dicomAETitle", Kind.AE_TITLE, "AE title"),
+    vital("references", "dicomNetworkConnectionReference", Kind.TEXT, "names of its connections"),
+    one(
+        "association_initiator", "dicomAssociationInitiator", Kind.BOOLEAN, "may open associations"
+    ),
+    one(
+        "association_acceptor", "dicomAssociationAcceptor", Kind.BOOLEAN, "may accept associations"
+    ),
+    INSTALLED,
+    DESCRIPTION,
+    many("application_clusters", "dicomApplicationCluster", Kind.TEXT, "groups it belongs to"),
+    many(
+        "preferred_called_titles",
+        "dicomPreferredCalledAETitle",
+        Kind.TEXT,
+        "peers preferred for outgoing associations",
+    ),
+    many(
+        "preferred_calling_titles",
+        "dicomPreferredCallingAETitle",
+        Kind.TEXT,
+        "peers preferred for incoming associations",
+    ),
+    LENIENT,
+    many(
+        "accepted_calling_titles", "dcmAcceptedCallingAETitle", Kind.TEXT, "who may call; else all"
+    ),
+    many(
+        "other_titles", "dcmOtherAETitle", Kind.AE_TITLE, "further titles under which it is called"
+    ),
+    many(
+        "no_async_mode_called_titles",
+        "dcmNoAsyncModeCalledAETitle",
+        Kind.TEXT,
+        "peers that are offered no asynchronous window",
+    ),
+    many(
+        "masquerade_called_titles", "dcmMasqueradeCalledAETitle", Kind.TEXT, "called title to send"
+    ),
+    many(
+        "masquerade_calling_titles",
+        "dcmMasqueradeCallingAETitle",
+        Kind.TEXT,
+        "calling title to send",
+    ),
+    many(
+        "preferred_transfer_syntaxes",
+        "dcmPreferredTransferSyntax",
+        Kind.ORDERED,
+        "transfer syntaxes, best first",
+    ),
+    one(
+        "shares_capabilities_of",
+        "dcmShareTransferCapabilitiesFromAETitle",
+        Kind.AE_TITLE,
+        "AE whose transfer capabilities it uses",
+    ),
+)
+
+ARCHIVE_AE = (
+    *ARCHIVE,
+    many("object_storage_ids", "dcmObjectStorageID", Kind.TEXT, "storages for received objects"),
+    one("object_storage_count", "dcmObjectStorageCount", Kind.INTEGER, "storages filled at a time"),
+    many(
+        "accepted_move_destinations",
+        "dcmAcceptedMoveDestination",
+        Kind.TEXT,
+        "move destinations allowed; else all",
+    ),
+    one("query_retrieve_view_id", "dcmQueryRetrieveViewID", Kind.TEXT, "which objects it shows"),
+)
+
+TRANSFER_CAPABILITY = (
+    must("sop_class", "dicomSOPClass", Kind.TEXT, "SOP class UID"),
+    must("role", "dicomTransferRole", Kind.ROLE, "SCU or SCP"),
+    many("transfer_syntaxes", "dicomTransferSyntax", Kind.TEXT, "transfer syntax UIDs"),
+    many(
+        "preferred_transfer_syntaxes",
+        "dcmPreferredTransferSyntax",
+        Kind.ORDERED,
+        "transfer syntaxes, best first",
+    ),
+    one("relational_queries", "dcmRelationalQueries", Kind.BOOLEAN, "relational queries"),
+)

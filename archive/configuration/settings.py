@@ -1,0 +1,143 @@
+"""Settings of a process: the only reader of the environment.
+
+Everything that administrators of DICOM devices configure lies in the directory; the environment
+says only where the directory, the ledger and the broker are and how this process works.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from archive.errors import InvalidValueError
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"", "0", "false", "no", "off"})
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process is set up. Times are in seconds.
+
+    Attributes
+    ----------
+    directory
+        Path of an LDIF file, or URL of an LDAP server with the base DN, such as
+        `ldap://ldap.example.org/dc=dcm4che,dc=org`.
+    bind_address
+        Address on which the SCP listens instead of the configured one.
+    ldap_ca_file
+        Certificates trusted for `ldaps:`; None for those of the operating system.
+    lease_s, heartbeat_s
+        How long a claimed task belongs to a worker, and how often the worker renews the claim.
+    poll_s
+        Safety net for lost notifications.
+    variables
+        The whole environment, for `${env.NAME}` in the directory.
+    """
+
+    database_url: str = field(default="postgresql:///dicomq", repr=False)
+    redis_url: str = field(default="redis://localhost:6379/0", repr=False)
+    data_dir: Path = Path("data")
+    directory: str = "data/directory.ldif"
+    device_name: str = "dcm4chee-arc"
+    bind_address: str | None = None
+    lease_s: float = 20.0
+    heartbeat_s: float = 5.0
+    poll_s: float = 5.0
+    log_level: str = "INFO"
+    ldap_bind_dn: str | None = None
+    ldap_password: str | None = field(default=None, repr=False)
+    ldap_ca_file: str | None = None
+    ldap_start_tls: bool = False
+    ldap_timeout_s: float = 5.0
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings from environment variables.
+
+        Parameters
+        ----------
+        environ
+            Variables to read; None for those of the process.
+
+        Raises
+        ------
+        InvalidValueError
+            When variables have values that cannot be used; the message names all of them.
+        """
+        return _read(cls, os.environ if environ is None else environ)
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Values of `${name}` in the directory, beside the environment."""
+        root = self.data_dir.resolve()
+        return {
+            "jboss.server.data.dir": str(root),
+            "jboss.server.data.url": root.as_uri(),
+            "dicomq.data": str(root),
+        }
+
+
+def _read(cls: type[Settings], environ: Mapping[str, str]) -> Settings:
+    errors: list[str] = []
+    values: dict[str, object] = {}
+    for name, (attribute, convert) in _VARIABLES.items():
+        text = environ.get(name, "").strip()
+        if not text:
+            continue
+        try:
+            values[attribute] = convert(text)
+        except ValueError as error:
+            errors.append(f"{name}: {error}")
+    if errors:
+        msg = "environment variables cannot be used: " + "; ".join(errors)
+        raise InvalidValueError(msg)
+    data_dir = values.setdefault("data_dir", Path("data"))
+    values.setdefault("directory", f"{data_dir}/directory.ldif")
+    values["variables"] = MappingProxyType(dict(environ))
+    return cls(**values)  # type: ignore[arg-type] # the table below pairs names and types
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86400:  # noqa: PLR2004 - a day
+        msg = f"{text} is not between 0 and 86400 seconds"
+        raise ValueError(msg)
+    return value
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    msg = f"{text!r} is neither true nor false"
+    raise ValueError(msg)
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in _LOG_LEVELS:
+        msg = f"{text!r} is none of {', '.join(_LOG_LEVELS)}"
+        raise ValueError(msg)
+    return text.upper()
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "DATABASE_URL": ("database_url", str),
+    "REDIS_URL": ("redis_url", str),
+    "DICOMQ_DATA": ("data_dir", Path),
+    "DICOMQ_DIRECTORY": ("directory", str),
+    "DICOMQ_DEVICE": ("device_name", str),
+    "DICOMQ_BIND": ("bind_address", str),
+    "DICOMQ_LEASE_S": ("lease_s", _seconds),
+    "DICOMQ_HEARTBEAT_S": ("heartbeat_s", _seconds),
+    "DICOMQ_POLL_S": ("poll_s", _seconds),
+    "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
+    "DICOMQ_LDAP_BIND_DN": ("ldap_bind_dn", str),
+    "DICOMQ_LDAP_PASSWORD": ("ldap_password", str),
+    "DICOMQ_LDAP_CA_FILE": ("ldap_ca_file", str),
+    "DICOMQ_LDAP_START_TLS": ("ldap_start_tls", _flag),
+    "DICOMQ_LDAP_TIMEOUT_S": ("ldap_timeout_s", _seconds),
+}
