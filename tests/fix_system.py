@@ -1,1 +1,278 @@
-"""A whole running dicomq on free ports."""
+"""A whole running dicomq on free ports: SCPs, dispatcher, workers, with servers of its own.
+
+Each process is started by its real command line, so a test may kill any of them as an operating
+system would.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from psycopg.rows import class_row
+
+from archive.configuration.defaults import default_entries
+from archive.configuration.embedded import EmbeddedDirectory
+from archive.configuration.ldif import parse_ldif
+from archive.ledger.connection import Ledger
+from tests.fix_peer import SentObjects, echo, send_files
+from tests.fix_process import RunningProcess, free_port, start_process, wait_until
+from tests.fix_redis import RedisServer
+
+CONFIGURATION = "cn=DICOM Configuration,dc=dcm4che,dc=org"
+ARCHIVE = f"dicomDeviceName=dcm4chee-arc,cn=Devices,{CONFIGURATION}"
+ARCHIVE_AE = f"dicomAETitle=DCM4CHEE,{ARCHIVE}"
+EXPORTER = "STORESCP"
+WORKER_OPTIONS = ("--pool", "threads", "--concurrency", "4", "--loglevel", "INFO")
+# Short leases, so that the work of a killed process is taken over while a test waits.
+TIMES = {"DICOMQ_LEASE_S": "4", "DICOMQ_HEARTBEAT_S": "1", "DICOMQ_POLL_S": "1"}
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """What tests ask of a task."""
+
+    pk: int
+    kind: str
+    status: str
+    exporter_id: str | None
+    remote_aet: str | None
+    study_instance_uid: str | None
+    failures: int
+    error_message: str | None
+    outcome_message: str | None
+
+
+@dataclass
+class System:
+    """A running dicomq.
+
+    Attributes
+    ----------
+    port
+        Where AE DCM4CHEE listens.
+    processes
+        By name: scp-0, scp-1, dispatcher, export, notify.
+    """
+
+    directory: Path
+    database_url: str
+    redis: RedisServer
+    port: int
+    ledger: Ledger
+    processes: dict[str, RunningProcess] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which every process is started."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis.url,
+            "DICOMQ_DATA": str(self.directory),
+            "DICOMQ_BIND": "127.0.0.1",
+            **TIMES,
+        }
+
+    # --- configuration
+
+    def configure(self, *ldif: str) -> None:
+        """Apply change records to the directory."""
+        target = EmbeddedDirectory(self.directory / "directory.ldif")
+        for text in ldif:
+            for record in parse_ldif(dedent(text).encode()).records:
+                target.apply(record)
+
+    def place_peer(self, title: str, port: int) -> None:
+        """Tell the directory on which loopback port the AE `title` (a known one) listens."""
+        self.configure(_port_change(f"cn=dicom,dicomDeviceName={title.lower()}", port))
+
+    def export_to(
+        self,
+        port: int,
+        *,
+        title: str = "STORESCP",
+        exporter: str = EXPORTER,
+        ian_port: int | None = None,
+        more: Sequence[str] = (),
+        duration: str = "PT1S",
+    ) -> None:
+        """Configure an exporter to `title` on `port`, and a rule that sends it every study."""
+        self.place_peer(title, port)
+        lines = [f"dcmURI: dicom:{title}", f"dcmQueueName: {exporter}", *more]
+        if ian_port is not None:
+            self.place_peer("IANSCP", ian_port)
+            lines.append("dcmIanDestination: IANSCP")
+        self.configure(_exporter(exporter, lines), _rule(exporter, duration))
+
+    def queue(self, name: str, *lines: str) -> None:
+        """Configure a queue, such as ``queue("STORESCP", "dcmMaxRetries: 0")``."""
+        head = [f"dn: dcmQueueName={name},{ARCHIVE}", "changetype: add", "objectClass: dcmQueue"]
+        self.configure("\n".join([*head, f"dcmQueueName: {name}", *lines, ""]))
+
+    # --- processes
+
+    def start(self, name: str) -> None:
+        """Start one of the processes and wait until it works."""
+        kind = name.partition("-")[0]
+        argv, ready = self._commands()[kind]
+        log = self.directory.parent / f"{name}.log"
+        before = log.read_text(errors="replace").count(ready) if log.exists() else 0
+        self.processes[name] = process = start_process(argv, log=log, env=self.environment)
+        wait_until(
+            partial(_said_again, process, ready, before), deadline_s=60, what=f"{name} to start"
+        )
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a process; after KILL wait for its end."""
+        process = self.processes[name]
+        process.send(number)
+        if number == signal.SIGKILL:
+            process.kill()
+
+    def restart(self, name: str) -> None:
+        """Kill a process if it still runs, and start it anew."""
+        self.processes[name].kill()
+        self.start(name)
+
+    def stop(self) -> None:
+        """Ask all processes to end, and wait for them."""
+        for process in self.processes.values():
+            process.send(signal.SIGTERM)
+        for process in self.processes.values():
+            process.stop()
+
+    def _commands(self) -> dict[str, tuple[list[str], str]]:
+        """Return command line and first words of readiness by kind of process."""
+        celery = [str(Path(sys.executable).parent / "celery"), "-A", "workers"]
+        worker = [*celery, "worker", *WORKER_OPTIONS, "--hostname"]
+        return {
+            "scp": ([sys.executable, "-m", "scp"], ""),
+            "dispatcher": ([*celery, "dispatcher"], ""),
+            "export": ([*worker, "export@%h", "--kind", "export"], " ready."),
+            "notify": ([*worker, "notify@%h", "--kind", "notify"], " ready."),
+        }
+
+    # --- work
+
+    def store(self, files: Sequence[Path]) -> SentObjects:
+        """Store files once, as STORESCU."""
+        return send_files(files, self.port)
+
+    def store_all(self, files: Sequence[Path], *, deadline_s: float = 120.0) -> SentObjects:
+        """Store files; those not acknowledged are sent again until all are."""
+        by_uid = {path.stem: path for path in files}
+        sent = SentObjects()
+
+        def done() -> bool:
+            missing = [path for uid, path in by_uid.items() if uid not in sent.accepted]
+            if missing:
+                sent.statuses.update(self.store(missing).statuses)
+            return set(by_uid) <= sent.accepted
+
+        wait_until(done, deadline_s=deadline_s, what="every object to be accepted")
+        return sent
+
+    def tasks(self, kind: str | None = None) -> list[TaskRow]:
+        """Return the tasks of the ledger, oldest first."""
+        columns = ", ".join(TaskRow.__dataclass_fields__)
+        query = f"SELECT {columns} FROM task ORDER BY pk"  # noqa: S608 - names of our own fields
+        with self.ledger.statement() as tx, tx.cursor(row_factory=class_row(TaskRow)) as cursor:
+            rows = cursor.execute(query.encode()).fetchall()
+        return [row for row in rows if kind in {None, row.kind}]
+
+    def wait_until(
+        self, condition: Callable[[], object], *, deadline_s: float = 60.0, what: str = ""
+    ) -> None:
+        """Wait for a condition; when it does not come about, say how the system stands."""
+        try:
+            wait_until(condition, deadline_s=deadline_s, what=what)
+        except TimeoutError as error:
+            msg = f"{error}\n{self.explain()}"
+            raise TimeoutError(msg) from error
+
+    def wait_for_task(self, kind: str, *statuses: str, deadline_s: float = 60.0) -> TaskRow:
+        """Wait until the newest task of a kind has one of `statuses` and return it."""
+        self.wait_until(
+            lambda: any(task.status in statuses for task in self.tasks(kind)[-1:]),
+            deadline_s=deadline_s,
+            what=f"the {kind} task to become {' or '.join(statuses)}",
+        )
+        return self.tasks(kind)[-1]
+
+    def wait_until_idle(self, *, deadline_s: float = 120.0) -> None:
+        """Wait until no task is waiting or in process."""
+        final = {"COMPLETED", "WARNING", "FAILED", "CANCELED"}
+        self.wait_until(
+            lambda: all(task.status in final for task in self.tasks()),
+            deadline_s=deadline_s,
+            what="all tasks to be done",
+        )
+
+    def explain(self) -> str:
+        """Return tasks and the ends of the processes' output."""
+        lines = [str(task) for task in self.tasks()[-20:]]
+        for name, process in self.processes.items():
+            state = "running" if process.is_alive() else f"ended {process.popen.returncode}"
+            lines += [f"--- {name} ({state})", process.output()[-3000:]]
+        return "\n".join(lines)
+
+
+def _said_again(process: RunningProcess, words: str, before: int) -> bool:
+    if not process.is_alive():
+        msg = f"{process.name} ended with {process.popen.returncode}:\n{process.output()[-4000:]}"
+        raise RuntimeError(msg)
+    return not words or process.output().count(words) > before
+
+
+def _port_change(connection: str, port: int) -> str:
+    return "\n".join(
+        [
+            f"dn: {connection},cn=Devices,{CONFIGURATION}",
+            "changetype: modify",
+            "replace: dicomHostname",
+            "dicomHostname: 127.0.0.1",
+            "-",
+            "replace: dicomPort",
+            f"dicomPort: {port}",
+            "",
+        ]
+    )
+
+
+def _exporter(exporter: str, lines: Sequence[str]) -> str:
+    head = [f"dn: dcmExporterID={exporter},{ARCHIVE}", "changetype: add"]
+    head += ["objectClass: dcmExporter", f"dcmExporterID: {exporter}", "dicomAETitle: DCM4CHEE"]
+    return "\n".join([*head, *lines, ""])
+
+
+def _rule(exporter: str, duration: str) -> str:
+    head = [f"dn: cn=Export to {exporter},{ARCHIVE_AE}", "changetype: add"]
+    head += ["objectClass: dcmExportRule", f"cn: Export to {exporter}", "dcmEntity: Study"]
+    return "\n".join([*head, f"dcmExporterID: {exporter}", f"dcmDuration: {duration}", ""])
+
+
+@pytest.fixture
+def idle_system(tmp_path: Path, ledger_url: str, own_redis: RedisServer) -> Iterator[System]:
+    """A dicomq of which nothing runs yet: configure it, then start its processes."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    EmbeddedDirectory(directory / "directory.ldif").create(default_entries())
+    with contextlib.closing(Ledger(ledger_url, max_connections=4)) as ledger:
+        running = System(directory, ledger_url, own_redis, free_port(), ledger)
+        running.configure(_port_change("cn=dicom,dicomDeviceName=dcm4chee-arc", running.port))
+        yield running
+        running.stop()
+
+
+@pytest.fixture
+def system(idle_system: System) -> System:
+    """A running dicomq: two SCPs, a dispatcher, a worker per built kind."""
+    for name in ("scp-0", "scp-1", "dispatcher", "export", "notify"):
+        idle_system.start(name)
+    idle_system.wait_until(lambda: echo(idle_system.port), what="a C-ECHO of DCM4CHEE")
+    return idle_system
