@@ -169,7 +169,7 @@ CREATE INDEX task_batch ON task (batch_id) WHERE batch_id IS NOT NULL;
 CREATE INDEX task_updated ON task (updated_time, pk);
 CREATE INDEX task_created ON task (created_time, pk);
 CREATE INDEX task_scheduled ON task (scheduled_time, pk);
-CREATE INDEX task_status_updated ON task (queue_name, status, updated_time);
+CREATE INDEX task_queue_status ON task (queue_name, status, updated_time, pk);
 
 CREATE TABLE export_task (
     task_fk       bigint PRIMARY KEY REFERENCES task ON DELETE CASCADE,
