@@ -1,12 +1,13 @@
 """Brings a database to the schema this release needs, under a lock, once per process start.
 
 Migrations are ``sql/migrations/NNNN_{pre,post}_name.sql``: `pre` ones may be applied while the
-previous release still runs, `post` ones only after it has gone. ``sql/functions.sql`` is applied
-again whenever its text changes.
+previous release still runs, `post` ones only after it has gone. ``sql/functions*.sql`` are applied
+again whenever their text changes.
 """
 
 import hashlib
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import LiteralString
 
 import psycopg
@@ -54,14 +55,20 @@ def migrate(connection: psycopg.Connection) -> list[str]:
 
 
 def _is_repeatable(name: str) -> bool:
-    return name == "functions.sql"
+    return name.startswith("functions")
 
 
 def _scripts() -> list[tuple[str, LiteralString]]:
     sql = files("archive.ledger").joinpath("sql")
-    migrations = sorted(
-        (entry for entry in sql.joinpath("migrations").iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
-    entries = [*migrations, sql.joinpath("functions.sql")]
-    return [(entry.name, entry.read_text("utf-8")) for entry in entries]
+    migrations = [each for each in sql.joinpath("migrations").iterdir() if _is_script(each)]
+    functions = [each for each in sql.iterdir() if _is_script(each) and _is_repeatable(each.name)]
+    ordered = [*sorted(migrations, key=_name), *sorted(functions, key=_name)]
+    return [(each.name, each.read_text("utf-8")) for each in ordered]
+
+
+def _is_script(entry: Traversable) -> bool:
+    return entry.name.endswith(".sql")
+
+
+def _name(entry: Traversable) -> str:
+    return entry.name
