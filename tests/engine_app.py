@@ -14,26 +14,6 @@ from typing import NoReturn
 from archive.clock import SYSTEM_CLOCK
 from archive.errors import NoAcceptedContextError, PeerUnreachableError
 from archive.model.task import Outcome, Task, TaskKind, TaskStatus
-import sys, types, json
-try:
-    import archive.configuration.source
-except ImportError:
-    from pathlib import Path
-    from archive.configuration.descriptors import *
-    from archive.model.retry import RetryPolicy
-    m = types.ModuleType("archive.configuration.source")
-    class ConfigurationSource:
-        def __init__(self, settings): self.p = Path(settings.data_dir) / "queues.json"; self.m=None
-        def snapshot(self):
-            mt = self.p.stat().st_mtime_ns
-            if mt != self.m:
-                self.m = mt
-                q = {n: Queue(n, max_tasks_parallel=l, retry=RetryPolicy(2, 1.0, None, 100)) for n, l in json.loads(self.p.read_text()).items()}
-                self.s = Snapshot(ArchiveDevice("dcm4chee-arc", {}, {}, q, {}), {}, (), str(mt))
-            return self.s
-    m.ConfigurationSource = ConfigurationSource
-    m.open_source = ConfigurationSource
-    sys.modules[m.__name__] = m
 from workers.app import WorkerApp, prepare_app
 from workers.processor import Processor, TaskContext
 
@@ -77,6 +57,8 @@ def _play(script: str, context: TaskContext) -> Outcome:
             raise RuntimeError(msg)
         case "poison":
             os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            pass
     return Outcome(TaskStatus.COMPLETED, "1 of 1 delivered")
 
 

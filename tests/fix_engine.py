@@ -1,10 +1,10 @@
-"""Dispatcher and workers as processes over a real PostgreSQL and Redis, with scripted processors."""
+"""Dispatcher and workers as processes over real servers, with scripted processors."""
 
-import json
+import base64
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,27 @@ from tests.fix_redis import RedisServer
 
 DEVICE = "dcm4chee-arc"
 QUEUE = "Export"
+
+
+DEVICE_DN = f"dicomDeviceName={DEVICE},cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org"
+DEVICE_LDIF = f"""version: 1
+
+dn: cn=DICOM Configuration,dc=dcm4che,dc=org
+objectClass: dicomConfigurationRoot
+cn: DICOM Configuration
+
+dn: cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org
+objectClass: dicomDevicesRoot
+cn: Devices
+
+dn: {DEVICE_DN}
+objectClass: dicomDevice
+objectClass: dcmDevice
+objectClass: dcmArchiveDevice
+dicomDeviceName: {DEVICE}
+dicomInstalled: TRUE
+"""
+DEFAULTS = {"dcmMaxTasksParallel": "4", "dcmMaxRetries": "2", "dcmRetryDelay": "PT1S"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +63,11 @@ class Engine:
     spawn: Spawn
     processes: list[RunningProcess] = field(default_factory=list)
 
-    def configure(self, **limits: int) -> None:
-        """Set dcmMaxTasksParallel of queues."""
-        path = self.directory / "queues.json"
+    def configure(self, queues: Mapping[str, Mapping[str, str]]) -> None:
+        """Write the directory: `queues` by name, each with its LDAP attributes."""
+        path = self.directory / "directory.ldif"
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(limits))
+        temporary.write_text("".join((DEVICE_LDIF, *map(_queue_ldif, queues, queues.values()))))
         temporary.replace(path)
 
     def start_dispatcher(self, **environment: str) -> RunningProcess:
@@ -151,6 +172,18 @@ class Engine:
         return [sys.executable, "-m", "celery", "-A", "tests.engine_app", *arguments]
 
 
+def _queue_ldif(name: str, attributes: Mapping[str, str]) -> str:
+    dn = f"dcmQueueName={name},{DEVICE_DN}"
+    values = {"dcmQueueName": name} | DEFAULTS | dict(attributes)
+    lines = [f"dn:: {_base64(dn)}", "objectClass: dcmQueue"]
+    lines += [f"{attribute}:: {_base64(value)}" for attribute, value in values.items()]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 def _shows(process: RunningProcess, event: str) -> Callable[[], bool]:
     def shown() -> bool:
         output = process.output()
@@ -184,12 +217,13 @@ def engine(
         "DATABASE_URL": ledger_url,
         "REDIS_URL": own_redis.url,
         "DICOMQ_DATA": str(tmp_path),
+        "DICOMQ_DEVICE": DEVICE,
         "DICOMQ_LEASE_S": "3",
         "DICOMQ_HEARTBEAT_S": "0.5",
         "DICOMQ_POLL_S": "2",
     }
     started = Engine(ledger, own_redis, tmp_path, environment, spawn)
-    started.configure(**{QUEUE: 4})
+    started.configure({QUEUE: {}})
     yield started
     for process in started.processes:
         process.send(signal.SIGCONT)

@@ -10,7 +10,7 @@ from kombu import Exchange, Queue
 
 from archive.errors import DicomqError
 from archive.ledger import tasks
-from archive.telemetry import LEDGER_UNAVAILABLE, log_event
+from archive.telemetry import log_event
 from workers import events
 from workers.queues import PoolKind, configured_queues, consumed_queues, parse_kinds
 
@@ -37,10 +37,14 @@ class QueueWatch:
         self._runtime = runtime
         self._kinds = kinds
         self._stopped = threading.Event()
-        self._reachable = True
+        self._usable = True
         self._migrated = False
         self._waiting: frozenset[str] = frozenset()
-        self._wanted = self._decide()
+        self._wanted: frozenset[str] = frozenset()
+        try:
+            self._wanted = self._decide()
+        except DicomqError as error:
+            self._report(error)
         threading.Thread(target=self._run, name="queues", daemon=True).start()
 
     @property
@@ -57,8 +61,8 @@ class QueueWatch:
 
         Raises
         ------
-        LedgerError
-            When the ledger cannot be asked; the configuration has been taken over then.
+        DicomqError
+            When directory or ledger cannot be read; what is known stays valid.
         """
         self._wanted = self._decide()
         if not self._migrated:
@@ -79,12 +83,15 @@ class QueueWatch:
         while not self._stopped.is_set():
             try:
                 self.refresh()
-                self._reachable = True
+                self._usable = True
             except DicomqError as error:
-                if self._reachable:
-                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
-                self._reachable = False
+                self._report(error)
             self._stopped.wait(SYNC_S)
+
+    def _report(self, error: DicomqError) -> None:
+        if self._usable:
+            log_event(LOGGER, events.QUEUES_UNKNOWN, level=logging.WARNING, message=str(error))
+        self._usable = False
 
 
 class QueueSync(bootsteps.StartStopStep):

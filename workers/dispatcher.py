@@ -22,9 +22,9 @@ from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import TASK_CHANNEL, Ledger, Listener
 from archive.model.task import WaitingQueue
-from archive.telemetry import LEDGER_UNAVAILABLE, checkpoint, log_event
+from archive.telemetry import checkpoint, log_event
 from workers import events
-from workers.hints import BrokerUnavailableError, HintBroker
+from workers.hints import HintBroker
 from workers.runner import SnapshotSource
 
 LOGGER = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class Dispatcher:
                 self.recall()
                 next_recall = self._clock.monotonic() + self._config.recall_every_s
             if self._failures:
-                log_event(LOGGER, events.BROKER_AVAILABLE)
+                log_event(LOGGER, events.DISPATCHER_RECOVERED)
                 self._failures = 0
             pause_s = self._config.poll_s if done.idle_s is None else done.idle_s
             recall_in_s = max(0.0, next_recall - self._clock.monotonic())
@@ -220,6 +220,4 @@ class Dispatcher:
         self._failures += 1
         if self._failures > 1:
             return
-        broker = isinstance(error, BrokerUnavailableError)
-        event = events.BROKER_UNAVAILABLE if broker else LEDGER_UNAVAILABLE
-        log_event(LOGGER, event, level=logging.WARNING, message=str(error))
+        log_event(LOGGER, events.DISPATCHER_HALTED, level=logging.WARNING, message=str(error))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from archive.clock import Clock
-from archive.configuration.descriptors import Queue, Snapshot
+from archive.configuration.descriptors import Snapshot, implicit_queue
 from archive.configuration.settings import Settings
 from archive.errors import DicomqError, LedgerError
 from archive.ledger import tasks
 from archive.ledger.connection import Ledger
-from archive.model.retry import Finish, RetryIn
+from archive.model.retry import Finish, RetryIn, RetryPolicy
 from archive.model.task import Failure, Hint, Outcome, Task, TaskKind, TaskStatus
 from archive.storage.base import Storages
 from archive.telemetry import LEDGER_UNAVAILABLE, checkpoint, log_event
@@ -90,10 +90,10 @@ class Runner:
             return "dropped: nothing to claim"
         checkpoint(events.CHECKPOINT_CLAIMED)
         with self._keeper.hold(task) as stop_signal:
-            outcome, queue = self._attempt(task, stop_signal)
+            outcome, policy = self._attempt(task, stop_signal)
             stop_signal.conclude()
             checkpoint(events.CHECKPOINT_PERFORMED)
-            conclusion = conclude(outcome, stop_signal.reason, queue.retry, failures=task.failures)
+            conclusion = conclude(outcome, stop_signal.reason, policy, failures=task.failures)
             return self._finish(task, conclusion)
 
     def cancel(self, task_pk: int, *, actor: str) -> None:
@@ -120,13 +120,15 @@ class Runner:
             self._log_ledger_trouble(hint.task_pk, hint.attempt, message)
             return None
 
-    def _attempt(self, task: Task, stop_signal: StopSignal) -> tuple[Outcome, Queue]:
-        snapshot = self._services.source.snapshot()
-        queue = snapshot.queue(task.queue_name)
+    def _attempt(self, task: Task, stop_signal: StopSignal) -> tuple[Outcome, RetryPolicy]:
+        """Perform the task; return how it ended, and the policy that decides what follows."""
+        policy = implicit_queue(task.queue_name).retry
         try:
-            return self._perform(task, snapshot, stop_signal), queue
+            snapshot = self._services.source.snapshot()
+            policy = snapshot.queue(task.queue_name).retry
+            return self._perform(task, snapshot, stop_signal), policy
         except DicomqError as error:
-            return outcome_of_error(error), queue
+            return outcome_of_error(error), policy
         except Exception:  # noqa: BLE001 - whatever a processor does, its task gets an outcome
             log_event(
                 LOGGER,
@@ -136,7 +138,7 @@ class Runner:
                 task=task.pk,
                 attempt=task.attempt,
             )
-            return INTERNAL_ERROR, queue
+            return INTERNAL_ERROR, policy
 
     def _perform(self, task: Task, snapshot: Snapshot, stop_signal: StopSignal) -> Outcome:
         services = self._services
