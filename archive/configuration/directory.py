@@ -8,8 +8,9 @@ import hashlib
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -37,7 +38,7 @@ from archive.configuration.records import (
     Record,
     RenameRecord,
 )
-from archive.configuration.refusals import RESULT_TEXTS, RefusedChangeError
+from archive.configuration.refusals import RESULT_TEXTS, Applied, RefusedChangeError
 from archive.configuration.settings import Settings
 from archive.errors import ConfigurationError, DirectoryUnavailableError
 
@@ -159,17 +160,32 @@ class LdapDirectory:
         """
         return self._run(self._read)
 
-    def apply(self, record: Record) -> None:
-        """Apply one change record, whole or not at all.
+    def apply_all(self, records: Sequence[Record], *, go_on: bool = False) -> tuple[Applied, ...]:
+        """Apply change records one after the other, each whole or not at all.
+
+        Parameters
+        ----------
+        records
+            In the order in which they are applied.
+        go_on
+            Whether a refused record is passed over; else it ends the work.
+
+        Returns
+        -------
+        tuple of Applied
+            One for each record that was tried.
 
         Raises
         ------
-        RefusedChangeError
-            When the server refuses it.
         DirectoryUnavailableError
-            When the server cannot be asked; whether it applied the change is then unknown.
+            When the server cannot be asked; whether it applied the present record is unknown.
         """
-        self._run(lambda connection: _apply(connection, record), again=False)
+        done: list[Applied] = []
+        for record in records:
+            done.append(self._run(partial(_apply, record=record), again=False))
+            if done[-1].refusal is not None and not go_on:
+                break
+        return tuple(done)
 
     def _run(self, action: Callable[[Any], _Result], *, again: bool = True) -> _Result:
         """Do something on the connection; on another one when the kept one turns out dead."""
@@ -306,10 +322,12 @@ def _digest(entries: Iterable[Entry]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def _apply(connection: Any, record: Record) -> None:  # noqa: ANN401 - ldap3 has no types
+def _apply(connection: Any, record: Record) -> Applied:  # noqa: ANN401 - ldap3 has no types
     operation, (_, result, _, _) = _send(connection, record)
     if result["result"] != 0:
-        raise RefusedChangeError(operation, result["result"], result["message"])
+        refusal = RefusedChangeError(operation, result["result"], result["message"])
+        return Applied(record, refusal)
+    return Applied(record)
 
 
 def _send(connection: Any, record: Record) -> tuple[str, Any]:  # noqa: ANN401 - ldap3 has no types

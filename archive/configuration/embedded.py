@@ -9,7 +9,7 @@ several processes follow one another by a lock on a file beside it.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from archive.configuration.changes import EntryTable
 from archive.configuration.entries import Entry
 from archive.configuration.ldif import LdifSyntaxError, parse_ldif, write_ldif
 from archive.configuration.records import AddRecord, Record
+from archive.configuration.refusals import Applied, RefusedChangeError
 from archive.configuration.schema import load_schema
 from archive.errors import DirectoryUnavailableError
 
@@ -88,6 +89,37 @@ class EmbeddedDirectory:
             if isinstance(record, AddRecord)
         )
 
+    def apply_all(self, records: Sequence[Record], *, go_on: bool = False) -> tuple[Applied, ...]:
+        """Apply change records one after the other, each whole or not at all.
+
+        Parameters
+        ----------
+        records
+            In the order in which they are applied.
+        go_on
+            Whether a refused record is passed over; else it ends the work.
+
+        Returns
+        -------
+        tuple of Applied
+            One for each record that was tried; what was not refused is durable.
+
+        Raises
+        ------
+        DirectoryUnavailableError
+            When the file cannot be read or written; it is then as before.
+        """
+        done: list[Applied] = []
+        with self._lock():
+            table = EntryTable(load_schema(), self.read())
+            for record in records:
+                done.append(_try(table, record))
+                if done[-1].refusal is not None and not go_on:
+                    break
+            if any(one.refusal is None for one in done):
+                self._save(table.entries())
+        return tuple(done)
+
     def apply(self, record: Record) -> None:
         """Apply one change record, whole and durable, or not at all.
 
@@ -98,10 +130,9 @@ class EmbeddedDirectory:
         DirectoryUnavailableError
             When the file cannot be read or written.
         """
-        with self._lock():
-            table = EntryTable(load_schema(), self.read())
-            table.apply(record)
-            self._save(table.entries())
+        for done in self.apply_all([record]):
+            if done.refusal is not None:
+                raise done.refusal
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -130,6 +161,14 @@ class EmbeddedDirectory:
 
     def _unavailable(self, error: Exception) -> DirectoryUnavailableError:
         return DirectoryUnavailableError(f"the directory {self.path} cannot be used: {error}")
+
+
+def _try(table: EntryTable, record: Record) -> Applied:
+    try:
+        table.apply(record)
+    except RefusedChangeError as error:
+        return Applied(record, error)
+    return Applied(record)
 
 
 def content_fingerprint(entries: Iterable[Entry]) -> str:

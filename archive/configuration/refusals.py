@@ -1,5 +1,8 @@
 """Why a directory refuses a change: LDAP result codes with their words and a hint."""
 
+from dataclasses import dataclass
+
+from archive.configuration.records import Record
 from archive.errors import ConfigurationError
 
 RESULT_TEXTS = {
@@ -60,3 +63,11 @@ class RefusedChangeError(ConfigurationError):
         self.operation = operation
         self.code = code
         self.info = info
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A change record that was tried, and why it was refused if it was."""
+
+    record: Record
+    refusal: RefusedChangeError | None = None

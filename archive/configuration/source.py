@@ -6,7 +6,7 @@ usable device; both are logged once, and again when it is over.
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from archive.configuration.directory import LdapDirectory
 from archive.configuration.embedded import EmbeddedDirectory, content_fingerprint
 from archive.configuration.entries import Entry
 from archive.configuration.records import Record
+from archive.configuration.refusals import Applied
 from archive.configuration.settings import Settings
 from archive.configuration.snapshot import build_snapshot
 from archive.errors import ConfigurationError
@@ -42,8 +43,8 @@ class Directory(Protocol):
         """Return the entries that matter."""
         ...
 
-    def apply(self, record: Record) -> None:
-        """Apply one change, whole or not at all."""
+    def apply_all(self, records: Sequence[Record], *, go_on: bool = False) -> tuple[Applied, ...]:
+        """Apply changes, each whole or not at all, up to the first that is refused."""
         ...
 
 
