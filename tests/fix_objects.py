@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, FileMetaDataset
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 BUNDLED = ("CT_small.dcm", "MR_small.dcm", "examples_palette.dcm", "JPEG2000.dcm")
 
@@ -59,7 +59,7 @@ def secondary_capture(study_uid: str, series: int, number: int, *, size: int = 1
     return dataset
 
 
-def write(dataset: Dataset, path: Path, transfer_syntax: str = ExplicitVRLittleEndian) -> Path:
+def write(dataset: Dataset, path: Path, transfer_syntax: UID = ExplicitVRLittleEndian) -> Path:
     """Write a data set as a DICOM file and return its path."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID

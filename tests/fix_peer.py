@@ -10,10 +10,14 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.events import Event
-from pynetdicom.sop_class import InstanceAvailabilityNotification, Verification
 from pynetdicom.transport import ThreadedAssociationServer
+from typing_extensions import override
 
 from tests.fix_process import free_port, wait_until
+
+VERIFICATION = "1.2.840.10008.1.1"
+INSTANCE_AVAILABILITY_NOTIFICATION = "1.2.840.10008.5.1.4.33"
+STORAGE_CLASSES = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
 
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
@@ -56,7 +60,7 @@ class Peer:
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self._ae = AE(ae_title=title)
-        self._ae.add_supported_context(Verification)
+        self._ae.add_supported_context(VERIFICATION)
         self._server: ThreadedAssociationServer | None = None
         self._lock = threading.Lock()
 
@@ -72,7 +76,8 @@ class Peer:
             self._ae.shutdown()
             self._server = None
 
-    def _handlers(self) -> list[tuple[object, Callable[[Event], object]]]:
+    def _handlers(self) -> list[evt.EventHandlerType]:
+        """Return the handlers of the services beside verification."""
         return []
 
 
@@ -90,8 +95,8 @@ class StoreScp(Peer):
         super().__init__(title, port)
         self.received: list[ReceivedObject] = []
         self._status = status
-        for context in AllStoragePresentationContexts:
-            self._ae.add_supported_context(context.abstract_syntax, list(transfer_syntaxes))
+        for sop_class in STORAGE_CLASSES:
+            self._ae.add_supported_context(sop_class, list(transfer_syntaxes))
 
     def received_uids(self) -> list[str]:
         """Return the SOP Instance UIDs answered with success or a warning, in order."""
@@ -108,7 +113,8 @@ class StoreScp(Peer):
         with self._lock:
             return list(self.received)
 
-    def _handlers(self) -> list[tuple[object, Callable[[Event], object]]]:
+    @override
+    def _handlers(self) -> list[evt.EventHandlerType]:
         return [(evt.EVT_C_STORE, self._on_store)]
 
     def _on_store(self, event: Event) -> int:
@@ -153,7 +159,7 @@ class IanScp(Peer):
         self.received: list[ReceivedNotification] = []
         self._status = status
         self._seen: set[str] = set()
-        self._ae.add_supported_context(InstanceAvailabilityNotification, list(transfer_syntaxes))
+        self._ae.add_supported_context(INSTANCE_AVAILABILITY_NOTIFICATION, list(transfer_syntaxes))
 
     @property
     def accepted(self) -> list[ReceivedNotification]:
@@ -170,7 +176,8 @@ class IanScp(Peer):
         )
         return self.accepted
 
-    def _handlers(self) -> list[tuple[object, Callable[[Event], object]]]:
+    @override
+    def _handlers(self) -> list[evt.EventHandlerType]:
         return [(evt.EVT_N_CREATE, self._on_create)]
 
     def _on_create(self, event: Event) -> tuple[int, Dataset | None]:
@@ -238,13 +245,13 @@ def echo(port: int, called_aet: str = "DCM4CHEE") -> bool:
     """Tell whether a C-ECHO to the loopback port succeeds."""
     ae = AE(ae_title="ECHOSCU")
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 5
-    ae.add_requested_context(Verification, ImplicitVRLittleEndian)
+    ae.add_requested_context(VERIFICATION, ImplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", port, ae_title=called_aet)
     if not association.is_established:
         return False
     status = association.send_c_echo()
     association.release()
-    return status.get("Status") == SUCCESS
+    return bool(status.get("Status") == SUCCESS)
 
 
 @pytest.fixture

