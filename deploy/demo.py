@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from archive.clock import SYSTEM_CLOCK
+from archive.configuration.descriptors import ArchiveDevice
 from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.errors import DicomqError
@@ -146,33 +147,40 @@ def _check_port(port: int) -> None:
 
 
 def _configure(environment: Mapping[str, str], console: Console) -> int:
-    """Import the sample exporter and rule if they are not there; return the archive's port."""
-    settings = Settings.from_environment(environment)
-    device = open_source(settings).snapshot().device
-    if not _is_configured(device.exporters.get(STORESCP)):
-        for sample in sorted(SAMPLES.glob("*.ldif")):
-            argv = [str(Path(sys.executable).parent / "celery"), "-A", "workers"]
-            argv += ["config", "import", str(sample)]
-            name = sample.relative_to(ROOT)
-            console.print(f"celery -A workers config import {name}", markup=False)
-            done = subprocess.run(
-                argv,
-                check=False,
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            if done.returncode:
-                msg = f"the import of {name} failed:\n{done.stdout.strip()}"
-                raise StartError(msg)
+    """Import the samples whose entries are missing; return the archive's port."""
+    device = open_source(Settings.from_environment(environment)).snapshot().device
+    for name in _missing_samples(device):
+        _import(SAMPLES / name, environment, console)
     ports = [connection.port for connection in device.aes[ARCHIVE].connections if connection.port]
     return ports[0]
 
 
-def _is_configured(exporter: object) -> bool:
-    return IANSCP in getattr(exporter, "ian_destinations", ())
+def _missing_samples(device: ArchiveDevice) -> list[str]:
+    exporter = device.exporters.get(STORESCP)
+    rules = (*device.export_rules, *device.aes[ARCHIVE].export_rules)
+    present = {
+        "exporter.ldif": exporter is not None,
+        "export-rule.ldif": any(STORESCP in rule.exporter_ids for rule in rules),
+        "ian.ldif": exporter is not None and IANSCP in exporter.ian_destinations,
+    }
+    return [name for name, there in present.items() if not there]
+
+
+def _import(sample: Path, environment: Mapping[str, str], console: Console) -> None:
+    shown = sample.relative_to(ROOT)
+    console.print(f"celery -A workers config import {shown}", markup=False)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "celery", "-A", "workers", "config", "import", sample],
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        msg = f"the import of {shown} failed:\n{done.stdout.strip()}"
+        raise StartError(msg)
 
 
 def _watch(peers: Peers, studies: Sequence[DemoStudy], console: Console) -> Tally:

@@ -152,7 +152,7 @@ def _process(supervision: Supervision, name: str, command: str) -> str:
     process_name = name if number == 1 else f"{name}-%(process_num)d"
     return _section(
         f"program:{name}",
-        command=_literal(command),
+        command=_literal(command).replace("$PS", process_name),
         numprocs=number,
         process_name=process_name,
         autostart="false",

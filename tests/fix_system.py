@@ -28,7 +28,10 @@ CONFIGURATION = "cn=DICOM Configuration,dc=dcm4che,dc=org"
 ARCHIVE = f"dicomDeviceName=dcm4chee-arc,cn=Devices,{CONFIGURATION}"
 ARCHIVE_AE = f"dicomAETitle=DCM4CHEE,{ARCHIVE}"
 EXPORTER = "STORESCP"
-WORKER_OPTIONS = ("--pool", "threads", "--concurrency", "4", "--loglevel", "INFO")
+WORKER_OPTIONS = (
+    *("--pool", "threads", "--concurrency", "4", "--loglevel", "INFO"),
+    *("--without-gossip", "--without-mingle"),
+)
 # Short leases, so that the work of a killed process is taken over while a test waits.
 TIMES = {"DICOMQ_LEASE_S": "4", "DICOMQ_HEARTBEAT_S": "1", "DICOMQ_POLL_S": "1"}
 
