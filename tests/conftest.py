@@ -10,5 +10,7 @@ pytest_plugins = (
     "tests.fix_objects",
     "tests.fix_system",
     "tests.fix_engine",
+    "tests.fix_export",
+    "tests.fix_raw_peer",
     "tests.fix_session",
 )

@@ -128,7 +128,9 @@ class Association:
             # What was answered stays answered, so a failing release changes no result.
             self._requestor.acse_timeout = self.route.limits.release_s
             self._requestor.release()
-        if not self._requestor.is_released:
+        if self._requestor.is_released:
+            self._socket.close()
+        else:
             self._abandon()
 
     def shutdown(self) -> None:

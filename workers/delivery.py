@@ -41,13 +41,24 @@ CHECKPOINT_STORE_ANSWERED = "worker.store-answered"
 _FRUITLESS_LIMIT = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
-    """What the associations of one delivery share."""
+    """What the associations of one delivery share.
+
+    Attributes
+    ----------
+    first_settled
+        Set once the first association was opened or given up; further ones wait for it, so that
+        they never take its place at a peer that grants only one.
+    granted
+        Whether the peer has opened any association.
+    """
 
     contexts: tuple[ProposedContext, ...]
     waiting: deque[InstanceToSend]
     recorder: Recorder
+    first_settled: threading.Event = field(default_factory=threading.Event)
+    granted: bool = False
 
 
 @dataclass(slots=True)
@@ -113,14 +124,15 @@ class Courier:
         count = max(1, min(lanes, len(instances)))
         with self._context.on_abort(self._cut):
             if count == 1:
-                self._lane(run, is_first=True)
+                self._first_lane(run)
             else:
                 self._side_by_side(run, count)
         recorder.tally.remaining += len(run.waiting)
 
     def _side_by_side(self, run: _Run, count: int) -> None:
         with ThreadPoolExecutor(count, "association") as pool:
-            lanes = [pool.submit(self._lane, run, is_first=index == 0) for index in range(count)]
+            lanes = [pool.submit(self._first_lane, run)]
+            lanes += [pool.submit(self._further_lane, run) for _ in range(count - 1)]
         for lane in lanes:
             lane.result()
 
@@ -136,10 +148,26 @@ class Courier:
     def _may_go_on(self, run: _Run) -> bool:
         return bool(run.waiting) and not self._cut_off and not self._context.cancelled()
 
-    def _lane(self, run: _Run, *, is_first: bool) -> None:
+    def _first_lane(self, run: _Run) -> None:
+        """Send over the association whose failure is the delivery's failure."""
+        try:
+            run.recorder.tally.stopped_by = self._lane(run) or run.recorder.tally.stopped_by
+        finally:
+            run.first_settled.set()
+
+    def _further_lane(self, run: _Run) -> None:
+        """Help over an additional association; one that the peer refuses is done without."""
+        run.first_settled.wait()
+        if run.granted:
+            self._lane(run)
+
+    def _lane(self, run: _Run) -> PeerError | None:
         """Send until the queue is empty, over one association after the other if they break.
 
-        An additional association that the peer does not grant only makes fewer of them.
+        Returns
+        -------
+        PeerError or None
+            Why it gave up before the queue was empty.
         """
         fruitless = 0
         while self._may_go_on(run):
@@ -151,13 +179,14 @@ class Courier:
             except PeerError as error:
                 fruitless = 0 if visit.answered else fruitless + 1
                 if _is_hopeless(error, visit, fruitless):
-                    if is_first:
-                        run.recorder.tally.stopped_by = error
-                    return
+                    return error
+        return None
 
     def _visit(self, run: _Run, visit: _Visit) -> None:
         """Send over one association until the queue is empty or the association ends."""
         with self._opened(run.contexts) as association, association.exclusive_socket() as sock:
+            run.granted = True
+            run.first_settled.set()
             visit.loop = StoreLoop(association, sock, self._context.clock)
             visit.accepted = _by_sop_class(association.accepted)
             while self._may_go_on(run):

@@ -126,6 +126,8 @@ class StoreLoop:
         while remaining > 0:
             chunk = self._fill(min(remaining, len(self._buffer)), source, request)
             remaining -= len(chunk)
+            if remaining == 0 and len(chunk) % 2:
+                chunk = self._padded(len(chunk))
             yield (*head, *self._data_pdus(request.context_id, chunk, is_end=remaining == 0))
             head = ()
 
@@ -143,6 +145,14 @@ class StoreLoop:
             else:
                 yield full
             yield fragment
+
+    def _padded(self, size: int) -> memoryview:
+        """Return `size` bytes of the buffer and a NUL: fragments are even (PS3.8 Annex E).
+
+        Deflated data sets that their writer did not pad (PS3.5 §A.5) are met in practice.
+        """
+        self._buffer[size] = 0
+        return self._buffer[: size + 1]
 
     def _fill(self, size: int, source: ByteSource, request: StoreRequest) -> memoryview:
         """Read exactly `size` bytes into the buffer."""

@@ -55,6 +55,11 @@ class Transcoder:
         self._child: tuple[BaseProcess, Connection] | None = None
         self._count = 0
 
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the child, None before the first object."""
+        return self._child[0].pid if self._child else None
+
     def __enter__(self) -> Self:
         """Start using it; costs nothing."""
         return self
