@@ -42,7 +42,7 @@ from deploy.supervision import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOWER_PORT = 5555
+DEFAULT_FLOWER_PORT = 5555
 DEFAULT_FORMATION = {"scp": 2}
 READY_WITHIN_S = 60.0
 
@@ -126,7 +126,16 @@ def _run(data: Path) -> int:
 
 
 def _commands() -> dict[str, str]:
-    return parse_procfile((ROOT / "deploy" / "Procfile").read_text(encoding="utf-8"))
+    text = (ROOT / "deploy" / "Procfile").read_text(encoding="utf-8")
+    return parse_procfile(text.replace("$FLOWER_PORT", str(_flower_port())))
+
+
+def _flower_port() -> int:
+    text = os.environ.get("DICOMQ_FLOWER_PORT") or str(DEFAULT_FLOWER_PORT)
+    if not text.isdecimal():
+        msg = f"DICOMQ_FLOWER_PORT: {text!r} is not a port"
+        raise StartError(msg)
+    return int(text)
 
 
 def _formation() -> dict[str, int]:
@@ -177,8 +186,8 @@ def _endpoints(environment: Mapping[str, str]) -> list[Endpoint]:
     if not endpoints:
         msg = f"no application entity of device {settings.device_name} has a connection with a port"
         raise StartError(msg)
-    flower = Endpoint("Flower", "127.0.0.1", FLOWER_PORT, f"http://localhost:{FLOWER_PORT}")
-    return [*endpoints, flower]
+    port = _flower_port()
+    return [*endpoints, Endpoint("Flower", "127.0.0.1", port, f"http://localhost:{port}")]
 
 
 def _bound(address: str | None) -> str:
@@ -201,7 +210,7 @@ def _check_ports(endpoints: list[Endpoint]) -> None:
 
 def _port_hint(endpoint: Endpoint) -> str:
     if endpoint.name == "Flower":
-        return ""
+        return ", or choose another one with DICOMQ_FLOWER_PORT"
     return ", or change dicomPort of the connection in the directory"
 
 

@@ -7,7 +7,8 @@ system would.
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,11 @@ from tests.fix_peer import SentObjects, echo, send_files
 from tests.fix_process import RunningProcess, free_port, start_process, wait_until
 from tests.fix_redis import RedisServer
 
-CONFIGURATION = "cn=DICOM Configuration,dc=dcm4che,dc=org"
-ARCHIVE = f"dicomDeviceName=dcm4chee-arc,cn=Devices,{CONFIGURATION}"
+DEVICES = "cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org"
+ARCHIVE = f"dicomDeviceName=dcm4chee-arc,{DEVICES}"
 ARCHIVE_AE = f"dicomAETitle=DCM4CHEE,{ARCHIVE}"
 EXPORTER = "STORESCP"
+PEER_DEVICES = {"STORESCP": "storescp", "IANSCP": "ianscp", "QRSCP": "dcmqrscp"}
 WORKER_OPTIONS = (
     *("--pool", "threads", "--concurrency", "4", "--loglevel", "INFO"),
     *("--without-gossip", "--without-mingle"),
@@ -91,8 +93,10 @@ class System:
                 target.apply(record)
 
     def place_peer(self, title: str, port: int) -> None:
-        """Tell the directory on which loopback port the AE `title` (a known one) listens."""
-        self.configure(_port_change(f"cn=dicom,dicomDeviceName={title.lower()}", port))
+        """Tell the directory on which loopback port a peer listens that it names."""
+        self.configure(
+            port_change(f"cn=dicom,dicomDeviceName={PEER_DEVICES[title]},{DEVICES}", port)
+        )
 
     def export_to(
         self,
@@ -166,19 +170,27 @@ class System:
         """Store files once, as STORESCU."""
         return send_files(files, self.port)
 
-    def store_all(self, files: Sequence[Path], *, deadline_s: float = 120.0) -> SentObjects:
-        """Store files; those not acknowledged are sent again until all are."""
-        by_uid = {path.stem: path for path in files}
-        sent = SentObjects()
+    def store_all(
+        self, files: Mapping[str, Path], *, senders: int = 1, deadline_s: float = 120.0
+    ) -> None:
+        """Store files by SOP Instance UID; those not acknowledged are sent until all are.
 
-        def done() -> bool:
-            missing = [path for uid, path in by_uid.items() if uid not in sent.accepted]
-            if missing:
-                sent.statuses.update(self.store(missing).statuses)
-            return set(by_uid) <= sent.accepted
+        Parameters
+        ----------
+        senders
+            Number of associations that share the work.
+        """
+        accepted: set[str] = set()
 
-        wait_until(done, deadline_s=deadline_s, what="every object to be accepted")
-        return sent
+        def send_missing() -> bool:
+            missing = [path for uid, path in files.items() if uid not in accepted]
+            shares = [share for i in range(senders) if (share := missing[i::senders])]
+            with ThreadPoolExecutor(max_workers=senders) as pool:
+                for sent in pool.map(self.store, shares):
+                    accepted.update(sent.accepted)
+            return set(files) <= accepted
+
+        self.wait_until(send_missing, deadline_s=deadline_s, what="every object to be accepted")
 
     def tasks(self, kind: str | None = None) -> list[TaskRow]:
         """Return the tasks of the ledger, oldest first."""
@@ -232,10 +244,11 @@ def _said_again(process: RunningProcess, words: str, before: int) -> bool:
     return not words or process.output().count(words) > before
 
 
-def _port_change(connection: str, port: int) -> str:
+def port_change(connection: str, port: int) -> str:
+    """Return the change record that moves the connection with this DN to a loopback port."""
     return "\n".join(
         [
-            f"dn: {connection},cn=Devices,{CONFIGURATION}",
+            f"dn: {connection}",
             "changetype: modify",
             "replace: dicomHostname",
             "dicomHostname: 127.0.0.1",
@@ -267,7 +280,7 @@ def idle_system(tmp_path: Path, ledger_url: str, own_redis: RedisServer) -> Iter
     EmbeddedDirectory(directory / "directory.ldif").create(default_entries())
     with contextlib.closing(Ledger(ledger_url, max_connections=4)) as ledger:
         running = System(directory, ledger_url, own_redis, free_port(), ledger)
-        running.configure(_port_change("cn=dicom,dicomDeviceName=dcm4chee-arc", running.port))
+        running.configure(port_change(f"cn=dicom,{ARCHIVE}", running.port))
         yield running
         running.stop()
 

@@ -1,0 +1,191 @@
+"""``make run`` and ``make demo`` as a user meets them."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from archive.configuration.defaults import default_entries
+from archive.configuration.embedded import EmbeddedDirectory
+from archive.configuration.ldif import parse_ldif
+from deploy.control import MARK
+from tests.fix_objects import generate_studies
+from tests.fix_peer import echo, send_files
+from tests.fix_process import (
+    RunningProcess,
+    free_port,
+    missing,
+    start_process,
+    wait_until,
+)
+from tests.fix_redis import redis_binary
+from tests.fix_system import ARCHIVE, port_change
+
+BANNER = "dicomq is running:"
+DEMO_PORTS = (5555, 11112, 11115, 11117)
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("make-run")]
+
+
+class Installation:
+    """A data directory and the ports that a system over it uses."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        self.port, self.flower_port = free_port(), free_port()
+        self._log = directory / "run.log"
+        self._starts = 0
+        target = EmbeddedDirectory(self.data / "directory.ldif")
+        target.create(default_entries())
+        for record in parse_ldif(port_change(f"cn=dicom,{ARCHIVE}", self.port).encode()).records:
+            target.apply(record)
+
+    def start(self) -> RunningProcess:
+        """Start the system and wait until it says that it runs."""
+        self._starts += 1
+        log = self._log.with_name(f"run-{self._starts}.log")
+        process = start_process(
+            [sys.executable, "-m", "deploy.run"],
+            log=log,
+            env={
+                "DICOMQ_DATA": str(self.data),
+                "DICOMQ_FLOWER_PORT": str(self.flower_port),
+                "DATABASE_URL": "",
+                "REDIS_URL": "",
+            },
+        )
+        wait_until(
+            lambda: BANNER in process.output() or not process.is_alive(),
+            deadline_s=90,
+            what="the system to start",
+        )
+        return process
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process that belongs to the system."""
+        return [process for process in psutil.process_iter() if self._owns(process)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            return process.environ().get(MARK) == str(self.data) or f"{self.data}/" in " ".join(
+                process.cmdline()
+            )
+        except psutil.Error:
+            return False
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    """A data directory over which ``make run`` may be started."""
+    if redis_binary() is None:
+        missing("no redis-server or valkey-server (apt-get install redis-server)")
+    made = Installation(tmp_path)
+    yield made
+    for process in made.processes():
+        process.kill()
+
+
+def test_starts_stops_and_starts_again_over_its_data(
+    installation: Installation, tmp_path: Path
+) -> None:
+    [study] = generate_studies(tmp_path / "objects", studies=1, instances=3)
+    first = installation.start()
+    assert f"DCM4CHEE@localhost:{installation.port}" in first.output(), first.output()
+    assert f"http://localhost:{installation.flower_port}" in first.output()
+    assert echo(installation.port)
+    assert len(send_files(list(study.files.values()), installation.port).accepted) == 3
+
+    first.send(signal.SIGINT)
+
+    assert first.popen.wait(60) == 0, first.output()
+    assert installation.processes() == []
+
+    second = installation.start()
+    assert echo(installation.port), second.output()
+    second.send(signal.SIGTERM)
+    assert second.popen.wait(60) == 0, second.output()
+    assert installation.processes() == []
+
+
+def test_starts_again_after_everything_was_killed(installation: Installation) -> None:
+    installation.start()
+    for process in installation.processes():
+        process.kill()
+    psutil.wait_procs(installation.processes(), timeout=20)
+
+    again = installation.start()
+
+    assert echo(installation.port), again.output()
+    again.send(signal.SIGTERM)
+    assert again.popen.wait(60) == 0, again.output()
+
+
+def test_ends_what_a_killed_supervisor_left_running(installation: Installation) -> None:
+    first = installation.start()
+    children = psutil.Process(first.pid).children()
+    for process in (first, *children):
+        os.kill(process.pid, signal.SIGKILL)
+    first.popen.wait()
+    assert installation.processes()
+
+    again = installation.start()
+
+    assert "Ending what was left running" in again.output()
+    assert echo(installation.port), again.output()
+    again.send(signal.SIGTERM)
+    assert again.popen.wait(60) == 0, again.output()
+    assert installation.processes() == []
+
+
+def test_a_process_that_ends_is_started_again(installation: Installation) -> None:
+    running = installation.start()
+    scps = [each for each in installation.processes() if "scp" in each.cmdline()]
+    assert len(scps) == 2
+    for process in scps:
+        process.kill()
+    psutil.wait_procs(scps, timeout=20)
+
+    wait_until(partial(echo, installation.port), deadline_s=60, what="the SCP to come back")
+    running.send(signal.SIGTERM)
+    assert running.popen.wait(60) == 0
+
+
+def test_says_who_is_in_the_way(installation: Installation, tmp_path: Path) -> None:
+    running = installation.start()
+
+    second = installation.start()
+    assert second.popen.wait(30) == 1
+    assert f"a system runs on {installation.data} already" in second.output()
+
+    other = Installation(tmp_path / "other")
+    other.flower_port = installation.flower_port
+    blocked = other.start()
+    assert blocked.popen.wait(30) == 1
+    assert f"port {installation.flower_port} of Flower" in blocked.output()
+    assert "DICOMQ_FLOWER_PORT" in blocked.output()
+    running.send(signal.SIGTERM)
+    assert running.popen.wait(60) == 0
+
+
+def test_demo_twice(tmp_path: Path) -> None:
+    used = {
+        connection.laddr.port
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    if taken := used.intersection(DEMO_PORTS):
+        missing(f"the demonstration's ports are in use: {sorted(taken)}")
+    for number in (1, 2):
+        process = start_process(
+            [sys.executable, "-m", "deploy.demo"],
+            log=tmp_path / f"demo-{number}.log",
+            env={"DICOMQ_DATA": str(tmp_path / "none"), "DATABASE_URL": "", "REDIS_URL": ""},
+        )
+        assert process.popen.wait(180) == 0, process.output()
+        assert "All counts agree." in process.output()
+        assert "N-CREATE-RQ" in process.output()
