@@ -12,7 +12,9 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
-from typing import Final, Protocol, override
+from typing import Final, Protocol
+
+from typing_extensions import override
 
 from archive.errors import InvalidValueError
 

@@ -49,6 +49,10 @@ class IncomingFile(Protocol):
         """Forget that the committed file is in doubt, after its row is committed."""
         ...
 
+    def leave(self) -> None:
+        """Leave a committed file in doubt: nobody knows now whether its row was committed."""
+        ...
+
     def abort(self) -> None:
         """Remove the file, committed or not. Safe to call twice and after `settle`."""
         ...

@@ -159,7 +159,7 @@ class FileStorage:
         newest_s = self._clock.now().timestamp() - older_than_s
         for entry in list(self._layout.incoming.iterdir()):
             try:
-                descriptor = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(entry, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
             try:

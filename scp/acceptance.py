@@ -1,0 +1,148 @@
+"""Carries out the decisions of `negotiation` on associations of pynetdicom."""
+
+import logging
+import threading
+from collections import Counter, defaultdict
+from functools import partial
+
+from pydicom.uid import UID
+from pynetdicom.presentation import PresentationContext, build_context
+
+from archive import telemetry
+from archive.configuration.descriptors import NetworkAE, Snapshot
+from archive.configuration.settings import Settings
+from archive.configuration.source import ConfigurationSource
+from archive.storage.base import Storages
+from archive.telemetry import log_event
+from scp.hosts import asks_for_host, host_name, names_among
+from scp.negotiation import (
+    AssociationRequest,
+    ContextResult,
+    OpenAssociations,
+    ProposedContext,
+    Rejection,
+    decide_association,
+    decide_contexts,
+)
+from scp.receiving import StoreAssociation
+from scp.store import Session
+
+_log = logging.getLogger(__name__)
+
+
+class Acceptance:
+    """Accepts or rejects associations by the configuration of the moment.
+
+    Parameters
+    ----------
+    port
+        Port of the directory at which this process listens; None answers for every AE.
+    """
+
+    def __init__(self, source: ConfigurationSource, settings: Settings, port: int | None) -> None:
+        self._source = source
+        self._settings = settings
+        self._port = port
+        self._lock = threading.Lock()
+        self._accepted: list[StoreAssociation] = []
+        self._storages: tuple[str, Storages] | None = None
+
+    def open_associations(self) -> list[StoreAssociation]:
+        """Return the accepted associations that have not ended."""
+        with self._lock:
+            self._accepted = [each for each in self._accepted if _is_open(each)]
+            return list(self._accepted)
+
+    def storages(self, snapshot: Snapshot) -> Storages:
+        """Return the storages of `snapshot`, the same ones as long as it does not change."""
+        with self._lock:
+            if self._storages is None or self._storages[0] != snapshot.fingerprint:
+                self._storages = (snapshot.fingerprint, Storages(snapshot, self._settings))
+            return self._storages[1]
+
+    def decide(self, assoc: StoreAssociation) -> Session | Rejection:
+        """Decide on the association `assoc` requests, and count it when it is accepted."""
+        snapshot = self._source.snapshot()
+        request = self._request(assoc, snapshot)
+        others = _count(self.open_associations())
+        decision = decide_association(snapshot, request, others)
+        if isinstance(decision, Rejection):
+            return decision
+        narrow_contexts(assoc, decision)
+        with self._lock:
+            self._accepted.append(assoc)
+        peer = next(iter(request.calling_addresses & {assoc.requestor.address_info.address}))
+        return Session(
+            snapshot=snapshot,
+            ae=decision,
+            storages=self.storages(snapshot),
+            calling_aet=request.calling_aet,
+            called_aet=request.called_aet,
+            calling_host=host_name(peer) if asks_for_host(snapshot, decision) else peer,
+        )
+
+    def _request(self, assoc: StoreAssociation, snapshot: Snapshot) -> AssociationRequest:
+        primitive = assoc.requestor.primitive
+        calling = str(primitive.calling_ae_title).strip()
+        remote = snapshot.remote_aes.get(calling)
+        names = [each.hostname for each in remote.connections] if remote else []
+        address = str(assoc.requestor.address_info.address)
+        return AssociationRequest(
+            calling_aet=calling,
+            called_aet=str(primitive.called_ae_title).strip(),
+            calling_addresses=names_among(address, names if _validates(snapshot) else ()),
+            port=self._port,
+        )
+
+
+def _validates(snapshot: Snapshot) -> bool:
+    """Tell whether any AE of the device checks the host of its callers."""
+    device = snapshot.device
+    return device.validate_calling_hostname or any(
+        ae.validate_calling_hostname for ae in device.aes.values()
+    )
+
+
+def _is_open(assoc: StoreAssociation) -> bool:
+    ended = assoc.is_aborted or assoc.is_released or assoc.is_rejected
+    return assoc.dul.is_alive() and not ended
+
+
+def _count(associations: list[StoreAssociation]) -> OpenAssociations:
+    by_aet = Counter(each.session.calling_aet for each in associations if each.session)
+    return OpenAssociations(total=len(associations), by_calling_aet=by_aet)
+
+
+def narrow_contexts(assoc: StoreAssociation, ae: NetworkAE) -> None:
+    """Leave pynetdicom no choice but that of `decide_contexts`.
+
+    The proposal of each accepted context is reduced to the transfer syntax chosen for it, so that
+    contexts of one SOP class can get different ones.
+    """
+    proposed: list[PresentationContext] = (
+        assoc.requestor.primitive.presentation_context_definition_list
+    )
+    decisions = decide_contexts(
+        ae.transfer_capabilities,
+        [
+            ProposedContext(
+                each.context_id, str(each.abstract_syntax), tuple(map(str, each.transfer_syntax))
+            )
+            for each in proposed
+        ],
+    )
+    supported: dict[str, set[str]] = defaultdict(set)
+    for context, decision in zip(proposed, decisions, strict=True):
+        if decision.transfer_syntax is not None:
+            context.transfer_syntax = [UID(decision.transfer_syntax)]
+            supported[str(context.abstract_syntax)].add(decision.transfer_syntax)
+        elif decision.result is ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED:
+            supported.setdefault(str(context.abstract_syntax), set())
+    assoc.acceptor.supported_contexts = [
+        build_context(abstract, sorted(transfer) or [_NOT_PROPOSED])
+        for abstract, transfer in supported.items()
+    ]
+
+
+_NOT_PROPOSED = "2.25.1"
+"""A transfer syntax nobody proposes, where a SOP class is known but none of its syntaxes is."""

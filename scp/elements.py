@@ -1,0 +1,245 @@
+"""Walks the elements of an encoded data set without decoding their values (PS3.5 §7).
+
+The walk reads through a small window, skips values it has no use for, keeps nothing of a value
+longer than `KEPT_VALUE_LENGTH`, and ends before pixel data, so its memory does not depend on the
+object. Every announced length is checked against the bytes that are there.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from archive.errors import DatasetError
+
+KEPT_VALUE_LENGTH: Final = 65536
+_KEPT_TOTAL: Final = 4 << 20
+_WINDOW: Final = 16384
+_UNDEFINED: Final = 0xFFFFFFFF
+_MAX_DEPTH: Final = 32
+_MAX_ELEMENTS: Final = 500_000
+_MAX_PIXEL_FRAGMENTS: Final = 100_000
+
+_LONG_VRS: Final = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+_SHORT_VRS: Final = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN"}
+    | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+_PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_PER_FRAME_GROUPS: Final = 0x52009230
+_ITEM: Final = 0xFFFEE000
+_ITEM_END: Final = 0xFFFEE00D
+_SEQUENCE_END: Final = 0xFFFEE0DD
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a data set is encoded (PS3.5 §7.1, §7.3)."""
+
+    is_implicit: bool
+    is_little_endian: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element of the top level.
+
+    Attributes
+    ----------
+    vr
+        Two characters, None when the encoding does not tell.
+    value
+        Its encoded value, None when it is too long to be kept. Of a sequence of undefined length,
+        its items without the delimiter.
+    """
+
+    tag: int
+    vr: str | None
+    value: bytes | None
+    position: int
+    is_undefined_length: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the bytes of a data set are.
+
+    Attributes
+    ----------
+    read
+        Returns up to so many bytes from a position.
+    length
+        Bytes of the data set that can be read.
+    is_whole
+        Whether that is all of it; if not, the walk may end at the last byte that can be read.
+    """
+
+    read: Callable[[int, int], bytes]
+    length: int
+    is_whole: bool = True
+
+
+def walk(source: Source, encoding: Encoding) -> dict[int, Element]:
+    """Return the elements before the pixel data, by tag.
+
+    The walk also ends before per-frame functional groups of undefined length, which can be
+    megabytes of nested items and hold nothing that is indexed.
+
+    Raises
+    ------
+    DatasetError
+        When the bytes are not a data set in this encoding, or end early.
+    """
+    return _Walk(source, encoding).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    tag: int
+    vr: bytes
+    length: int
+    value_at: int
+
+
+class _Walk:
+    """One walk over a data set."""
+
+    def __init__(self, source: Source, encoding: Encoding) -> None:
+        self._source = source
+        self._encoding = encoding
+        order = "<" if encoding.is_little_endian else ">"
+        self._tag_and_long = struct.Struct(f"{order}HHL")
+        self._short = struct.Struct(f"{order}H")
+        self._long = struct.Struct(f"{order}L")
+        self._window = b""
+        self._window_at = 0
+        self._kept = 0
+        self._seen = 0
+
+    def run(self) -> dict[int, Element]:
+        elements: dict[int, Element] = {}
+        position = 0
+        while position < self._source.length:
+            if not self._source.is_whole and position + 12 > self._source.length:
+                break
+            head = self._head(position, self._encoding.is_implicit)
+            if head.tag in _PIXEL_DATA:
+                self._check_pixel_data(head)
+                break
+            if head.length == _UNDEFINED and head.tag == _PER_FRAME_GROUPS:
+                break
+            if head.tag < 0x00020000 or head.tag >> 16 == 0xFFFE:  # noqa: PLR2004 - groups
+                self._fail(position, f"({head.tag >> 16:04X},{head.tag & 0xFFFF:04X}) may not be here")
+            element, position = self._element(head)
+            elements.setdefault(head.tag, element)
+        return elements
+
+    def _element(self, head: _Head) -> tuple[Element, int]:
+        """Return an element of the top level and the position after it."""
+        if head.length == _UNDEFINED:
+            end = self._after_sequence(head, depth=1)
+            value_end = end - 8
+        else:
+            end = value_end = head.value_at + head.length
+            self._check_end(head, end)
+        vr = None if self._encoding.is_implicit else head.vr.decode("ascii")
+        value = self._kept_value(head.value_at, value_end)
+        return Element(head.tag, vr, value, head.value_at, head.length == _UNDEFINED), end
+
+    def _kept_value(self, start: int, end: int) -> bytes | None:
+        size = end - start
+        if size > KEPT_VALUE_LENGTH or self._kept + size > _KEPT_TOTAL or end > self._source.length:
+            return None
+        self._kept += size
+        return self._bytes(start, size)
+
+    def _head(self, position: int, is_implicit: bool) -> _Head:  # noqa: FBT001
+        """Return the head of the element at `position` (PS3.5 §7.1.2, §7.1.3)."""
+        self._seen += 1
+        if self._seen > _MAX_ELEMENTS:
+            self._fail(position, f"more than {_MAX_ELEMENTS} elements before the pixel data")
+        raw = self._bytes(position, 8)
+        group, element, length = self._tag_and_long.unpack(raw)
+        tag = group << 16 | element
+        if is_implicit or group == 0xFFFE:  # noqa: PLR2004 - items have no VR
+            return _Head(tag, b"", length, position + 8)
+        vr = raw[4:6]
+        if vr in _SHORT_VRS:
+            return _Head(tag, vr, self._short.unpack(raw[6:8])[0], position + 8)
+        if vr not in _LONG_VRS and not (vr.isalpha() and vr.isupper()):
+            self._fail(position, f"({group:04X},{element:04X}) has the impossible VR {vr!r}")
+        return _Head(tag, vr, self._long.unpack(self._bytes(position + 8, 4))[0], position + 12)
+
+    def _after_sequence(self, head: _Head, depth: int) -> int:
+        """Return the position after a sequence of undefined length (PS3.5 §7.5.2)."""
+        is_implicit = head.vr in {b"", b"UN"}  # b"": itself read as implicit; UN: PS3.5 §6.2.2
+        if depth > _MAX_DEPTH:
+            self._fail(head.value_at, f"sequences nested more than {_MAX_DEPTH} deep")
+        if not is_implicit and head.vr != b"SQ":
+            self._fail(head.value_at, f"undefined length with VR {head.vr!r}")
+        position = head.value_at
+        while True:
+            item = self._head(position, is_implicit=True)
+            if item.tag == _SEQUENCE_END:
+                return item.value_at
+            if item.tag != _ITEM:
+                self._fail(position, "a sequence holds something that is not an item")
+            if item.length == _UNDEFINED:
+                position = self._after_item(item.value_at, is_implicit, depth)
+            else:
+                position = item.value_at + item.length
+                self._check_end(item, position)
+
+    def _after_item(self, position: int, is_implicit: bool, depth: int) -> int:  # noqa: FBT001
+        """Return the position after an item of undefined length."""
+        while True:
+            head = self._head(position, is_implicit)
+            if head.tag == _ITEM_END:
+                return head.value_at
+            if head.length == _UNDEFINED:
+                position = self._after_sequence(head, depth + 1)
+            else:
+                position = head.value_at + head.length
+                self._check_end(head, position)
+
+    def _check_pixel_data(self, head: _Head) -> None:
+        """Check that the pixel data are all there (PS3.5 §A.4 for encapsulated ones)."""
+        if not self._source.is_whole:
+            return
+        if head.length != _UNDEFINED:
+            self._check_end(head, head.value_at + head.length)
+            return
+        position = head.value_at
+        for _ in range(_MAX_PIXEL_FRAGMENTS):
+            if position >= self._source.length:
+                return
+            item = self._head(position, is_implicit=True)
+            if item.tag != _ITEM:
+                return
+            position = item.value_at + item.length
+            self._check_end(item, position)
+
+    def _check_end(self, head: _Head, end: int) -> None:
+        if end > self._source.length and self._source.is_whole:
+            self._fail(
+                head.value_at,
+                f"({head.tag >> 16:04X},{head.tag & 0xFFFF:04X}) announces {head.length} bytes, "
+                f"{self._source.length - head.value_at} are left",
+            )
+
+    def _bytes(self, position: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `position`."""
+        start = position - self._window_at
+        if start < 0 or start + size > len(self._window):
+            self._window = self._source.read(position, max(size, _WINDOW))
+            self._window_at = position
+            start = 0
+            if len(self._window) < size:
+                self._fail(position, "the data set ends inside an element")
+        return self._window[start : start + size]
+
+    def _fail(self, position: int, reason: str) -> NoReturn:
+        msg = f"not a data set of its transfer syntax: at byte {position}, {reason}"
+        raise DatasetError(msg)

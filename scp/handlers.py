@@ -1,0 +1,186 @@
+"""What pynetdicom's events and the receiving seam lead to; the scp's only broad `except`."""
+
+import logging
+from functools import partial
+from typing import Final
+
+from pynetdicom import evt
+
+from archive import telemetry
+from archive.errors import DicomqError
+from archive.telemetry import log_event
+from scp.acceptance import Acceptance
+from scp.dimse import StoreAnswer, StoreRequest
+from scp.negotiation import Rejection, RejectResult, RejectSource
+from scp.receiving import StoreAssociation
+from scp.statuses import StoreStatus, status_of
+from scp.store import Incoming, Session, StoreService
+
+_SUCCESS: Final = StoreAnswer(StoreStatus.SUCCESS)
+_DEFECT: Final = Rejection(
+    RejectResult.TRANSIENT,
+    RejectSource.PRESENTATION,
+    1,
+    "the association could not be judged because of a defect in dicomq; it may be tried again",
+)
+_log = logging.getLogger(__name__)
+
+
+class Handlers:
+    """Connects associations with the service."""
+
+    def __init__(self, acceptance: Acceptance, service: StoreService) -> None:
+        self._acceptance = acceptance
+        self._service = service
+
+    def bound(self) -> list[tuple[object, object]]:
+        """Return pynetdicom's events with their handlers."""
+        return [
+            (evt.EVT_REQUESTED, self.on_requested),
+            (evt.EVT_C_ECHO, self.on_echo),
+            (evt.EVT_RELEASED, self.on_ended),
+            (evt.EVT_ABORTED, self.on_ended),
+        ]
+
+    def on_requested(self, event: evt.Event) -> None:
+        """Accept or reject an association; it is rejected when that cannot be decided."""
+        assoc: StoreAssociation = event.assoc
+        assoc.requestor.ae_title = assoc.requestor.primitive.calling_ae_title
+        try:
+            decision = self._acceptance.decide(assoc)
+        except DicomqError as error:
+            reason = _DEFECT.reason
+            decision = Rejection(_DEFECT.result, _DEFECT.source, reason, str(error))
+        except Exception:
+            _log.exception("defect while an association was being judged")
+            decision = _DEFECT
+        if isinstance(decision, Rejection):
+            _reject(assoc, decision)
+        else:
+            self._accept(assoc, decision)
+
+    def on_echo(self, _event: evt.Event) -> int:
+        """Answer a C-ECHO (PS3.4 Annex A)."""
+        return StoreStatus.SUCCESS
+
+    def on_ended(self, event: evt.Event) -> None:
+        """Say that an association ended."""
+        log_event(
+            _log,
+            telemetry.ASSOCIATION_ENDED,
+            level=logging.DEBUG,
+            **event.assoc.who,
+            released=event.event is evt.EVT_RELEASED,
+        )
+
+    def _accept(self, assoc: StoreAssociation, session: Session) -> None:
+        assoc.session = session
+        assoc.begin_object = partial(self._begin, session)
+        log_event(
+            _log,
+            telemetry.ASSOCIATION_ACCEPTED,
+            level=logging.DEBUG,
+            **assoc.who,
+            called_aet=session.called_aet,
+        )
+
+    def _begin(
+        self, session: Session, request: StoreRequest, abstract_syntax: str, transfer_syntax: str
+    ) -> "GuardedReceiver":
+        receiver = GuardedReceiver(self._service, session, request)
+        receiver.begin((abstract_syntax, transfer_syntax))
+        return receiver
+
+
+def _reject(assoc: StoreAssociation, rejection: Rejection) -> None:
+    """Send an A-ASSOCIATE-RJ (PS3.8 §9.3.4) and end the association's thread."""
+    log_event(
+        _log,
+        telemetry.ASSOCIATION_REJECTED,
+        level=logging.WARNING,
+        **assoc.who,
+        called_aet=str(assoc.requestor.primitive.called_ae_title).strip(),
+        result=rejection.result.name,
+        message=rejection.message,
+    )
+    assoc.acse.send_reject(rejection.result, rejection.source, rejection.reason)
+    assoc.is_rejected = True
+    assoc.kill()
+
+
+class GuardedReceiver:
+    """Receives one object and answers for every error; see `scp.receiving.ObjectReceiver`.
+
+    After an error the rest of the data set is let go by, because the response may only follow it.
+    """
+
+    def __init__(self, service: StoreService, session: Session, request: StoreRequest) -> None:
+        self._service = service
+        self._session = session
+        self._request = request
+        self._incoming: Incoming | None = None
+        self._answer = _SUCCESS
+
+    def begin(self, context: tuple[str, str]) -> None:
+        """Start the object's file."""
+        try:
+            self._incoming = self._service.begin(self._session, self._request, context)
+        except Exception as error:  # noqa: BLE001 - every error has to be answered
+            self._refuse(error)
+
+    def write(self, fragment: memoryview) -> None:
+        """Append a piece of the data set to the file."""
+        if self._incoming is None:
+            return
+        try:
+            self._incoming.file.write(fragment)
+        except Exception as error:  # noqa: BLE001 - every error has to be answered
+            self._refuse(error)
+
+    def finish(self) -> StoreAnswer:
+        """Store the complete object."""
+        if self._incoming is not None:
+            try:
+                self._service.store(self._incoming)
+            except Exception as error:  # noqa: BLE001 - every error has to be answered
+                self._refuse(error)
+        return self._answer
+
+    def abandon(self, reason: str) -> None:
+        """Remove the file of an object that did not arrive whole."""
+        log_event(
+            _log,
+            telemetry.OBJECT_ABANDONED,
+            level=logging.WARNING,
+            calling_aet=self._session.calling_aet,
+            sop=self._request.sop_instance_uid,
+            message=f"{reason}; nothing of the object is kept, the sender has to send it again",
+        )
+        self._drop()
+
+    def _refuse(self, error: Exception) -> None:
+        """Remember the status for `error` and remove the file."""
+        is_ours = not isinstance(error, DicomqError)
+        status = StoreStatus.PROCESSING_FAILURE if is_ours else status_of(error)
+        comment = "internal error" if is_ours else str(error)
+        self._answer = StoreAnswer(status, comment)
+        log_event(
+            _log,
+            telemetry.OBJECT_REFUSED,
+            level=logging.ERROR if is_ours else logging.WARNING,
+            exc_info=is_ours,
+            calling_aet=self._session.calling_aet,
+            sop=self._request.sop_instance_uid,
+            status=f"{status:04X}",
+            message=f"{type(error).__name__}: {error}" if is_ours else str(error),
+        )
+        self._drop()
+
+    def _drop(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        if incoming is None:
+            return
+        try:
+            incoming.file.abort()
+        except OSError as error:
+            _log.warning("a file could not be removed; the next sweep tries again: %s", error)

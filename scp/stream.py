@@ -1,0 +1,164 @@
+"""PDUs from a TCP socket through one buffer of fixed size.
+
+Reads as much as is there, hands out whole PDUs as views of the buffer, and never reserves memory
+for a length that a peer announces. A peer has `timeout_s` seconds for each PDU once it is asked
+for, whole: dripping single bytes does not extend it.
+"""
+
+import socket
+import struct
+from typing import Final, NoReturn
+
+from archive.clock import SYSTEM_CLOCK, Clock
+from archive.errors import AssociationAbortedError, PeerTimeoutError
+from scp.pdus import HEADER_LENGTH, PduType, longest, parse_header
+
+_READ_AHEAD: Final = 65536
+
+
+class PduStream:
+    """The receiving side of one association's socket.
+
+    Parameters
+    ----------
+    max_length
+        Maximum length offered to the peer for P-DATA-TF PDUs, bytes.
+    timeout_s
+        Seconds for one PDU; None waits for ever.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        max_length: int,
+        timeout_s: float | None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._socket = sock
+        self._max_length = max_length
+        self._timeout_s = timeout_s
+        self._clock = clock
+        capacity = HEADER_LENGTH + longest(PduType.P_DATA_TF, max_length) + _READ_AHEAD
+        self._view = memoryview(bytearray(capacity))
+        self._start = 0
+        self._end = 0
+        prepare(sock, timeout_s)
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether bytes were read from the socket that nobody asked for yet."""
+        return self._end > self._start
+
+    def peek_header(self) -> tuple[PduType, int]:
+        """Return type and length of the next PDU without taking it.
+
+        Raises
+        ------
+        ProtocolError
+            When the header is not that of a possible PDU.
+        AssociationAbortedError
+            When the connection ended.
+        PeerTimeoutError
+            When the peer did not send it in time.
+        """
+        self._fill(HEADER_LENGTH)
+        return parse_header(self._view[self._start : self._start + HEADER_LENGTH], self._max_length)
+
+    def take_body(self, length: int) -> memoryview:
+        """Return the body of a P-DATA-TF PDU whose header was peeked.
+
+        The view is valid until the next call of any method.
+
+        Raises
+        ------
+        AssociationAbortedError, PeerTimeoutError
+            As for `peek_header`.
+        """
+        self._fill(HEADER_LENGTH + length)
+        body = self._start + HEADER_LENGTH
+        self._start = body + length
+        return self._view[body : self._start]
+
+    def take(self, size: int) -> bytearray:
+        """Return the next `size` bytes, fewer when the connection ends before.
+
+        Raises
+        ------
+        PeerTimeoutError
+            As for `peek_header`.
+        """
+        taken = bytearray()
+        while len(taken) < size:
+            if not self.has_buffered:
+                try:
+                    self._fill(1)
+                except AssociationAbortedError:
+                    break
+            step = min(size - len(taken), self._end - self._start)
+            taken += self._view[self._start : self._start + step]
+            self._start += step
+        return taken
+
+    def discard(self) -> bool:
+        """Drop what is there now; return whether the connection still stands."""
+        self._start = self._end = 0
+        try:
+            return self._socket.recv_into(self._view) > 0
+        except OSError:
+            return False
+
+    def _fill(self, size: int) -> None:
+        """Read until `size` bytes from the start are in the buffer."""
+        missing = size - (self._end - self._start)
+        if missing <= 0:
+            return
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start + size > len(self._view):
+            self._move_to_front()
+        deadline = None
+        while missing > 0:
+            missing -= self._read_some()
+            if missing > 0 and self._timeout_s is not None:
+                now = self._clock.monotonic()
+                deadline = deadline or now + self._timeout_s
+                if now > deadline:
+                    self._time_out()
+
+    def _move_to_front(self) -> None:
+        length = self._end - self._start
+        self._view[:length] = bytes(self._view[self._start : self._end])
+        self._start, self._end = 0, length
+
+    def _read_some(self) -> int:
+        """Read what is there, waiting for the first byte, and return how much it was."""
+        try:
+            # The kernel forgets quick acknowledgement by itself; senders with Nagle's algorithm
+            # would wait 40 ms for each object's last segment.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            count = self._socket.recv_into(self._view[self._end :])
+        except (BlockingIOError, TimeoutError):
+            self._time_out()
+        except OSError as error:
+            msg = f"the connection broke: {error.strerror or error}"
+            raise AssociationAbortedError(msg) from error
+        if count == 0:
+            msg = "the peer closed the connection"
+            raise AssociationAbortedError(msg)
+        self._end += count
+        return count
+
+    def _time_out(self) -> NoReturn:
+        msg = f"the peer sent no whole PDU within {self._timeout_s} s"
+        raise PeerTimeoutError(msg)
+
+
+def prepare(sock: socket.socket, timeout_s: float | None) -> None:
+    """Set the options of an accepted socket: no Nagle, time-outs in the kernel."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    seconds = timeout_s or 0.0
+    value = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
