@@ -167,9 +167,7 @@ def test_peer_that_stops_reading_is_left_after_the_time_limit(
     assert "within" in outcome.message
 
 
-def test_abort_breaks_a_hanging_c_store_at_once(
-    bench: ExportBench, raw_peer: StartRawPeer
-) -> None:
+def test_abort_breaks_a_hanging_c_store_at_once(bench: ExportBench, raw_peer: StartRawPeer) -> None:
     hanging = threading.Event()
 
     def script(connection: RawConnection) -> None:
