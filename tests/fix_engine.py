@@ -156,9 +156,9 @@ class Engine:
                 started[key] = Run(*key, started[key].started, float(instant))
         return list(started.values())
 
-    def celery(self, *arguments: str) -> RunningProcess:
-        """Start another celery command of the application."""
-        return self.spawn(self._argv([*arguments]), self.environment)
+    def celery(self, *arguments: str, **environment: str) -> RunningProcess:
+        """Start a celery command of the application without waiting for anything."""
+        return self.spawn(self._argv([*arguments]), self.environment | environment)
 
     def _start(
         self, arguments: list[str], event: str, environment: dict[str, str]

@@ -110,7 +110,9 @@ class HintBroker:
         )
         try:
             if self._producer is None:
-                self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+                # A channel of its own: the default one would be waited for, again and again.
+                channel = self._connection.channel()
+                self._producer = self._app.amqp.Producer(channel, auto_declare=False)
             yield self._producer
         except failures as error:
             broker = self._connection.as_uri()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery import signals
 from celery.bin.base import CeleryOption
-from celery.exceptions import ImproperlyConfigured
 
 from archive.errors import InvalidValueError
 
@@ -45,13 +44,13 @@ def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery h
 
     Raises
     ------
-    ImproperlyConfigured
-        When another pool than threads was asked for.
+    SystemExit
+        When another pool than threads was asked for. (Celery swallows other exceptions here.)
     """
     pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
     if pool not in {"threads", "celery.concurrency.thread", "workers.pool"}:
         msg = f"workers run in threads, not in {pool}: start them with -P threads"
-        raise ImproperlyConfigured(msg)
+        raise SystemExit(msg)
     sender.pool_cls = "workers.pool:HintPool"
     sender.options.update(without_gossip=True, without_mingle=True)
     app = sender.app
