@@ -5,7 +5,9 @@ change visits each matching task once, in the order of primary keys, one transac
 that it holds no locks for long, can be stopped, and meets concurrent workers safely.
 """
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, LiteralString
@@ -87,15 +89,33 @@ class Chunk:
     actor: str
 
 
+class Operation(StrEnum):
+    """What can be done to many tasks."""
+
+    CANCEL = "cancel"
+    RESCHEDULE = "reschedule"
+    DELETE = "delete"
+
+
 @dataclass(frozen=True, slots=True)
-class BatchCount:
-    """How many tasks of a batch stand in a status, and between which times."""
+class Batch:
+    """Tasks that were staged together.
+
+    Attributes
+    ----------
+    counts
+        Tasks by status.
+    created, updated, scheduled
+        Earliest and latest time of its tasks.
+    """
 
     batch_id: str
-    status: TaskStatus
-    count: int
-    created_time: datetime
-    updated_time: datetime
+    counts: dict[TaskStatus, int]
+    exporter_ids: tuple[str, ...]
+    device_names: tuple[str, ...]
+    created: tuple[datetime, datetime]
+    updated: tuple[datetime, datetime]
+    scheduled: tuple[datetime, datetime]
 
 
 def page(
@@ -133,14 +153,29 @@ def count_by_status(tx: Transaction, wanted: TaskFilter) -> dict[TaskStatus, int
     return {TaskStatus(status): number for status, number in rows}
 
 
-def batches(tx: Transaction, wanted: TaskFilter) -> list[BatchCount]:
-    """Return the batches of matching tasks by status, latest change first."""
+def batches(tx: Transaction, wanted: TaskFilter, limit: int = 1000) -> list[Batch]:
+    """Return the batches that have matching tasks, latest change first; only those are counted."""
     conditions, parameters = _conditions(wanted)
-    rows = tx.execute(_compose("batches", conditions), parameters)
+    rows = tx.execute(_compose("batches", conditions), parameters | {"limit": limit})
     return [
-        BatchCount(batch_id, TaskStatus(status), number, created, updated)
-        for batch_id, status, number, created, updated in rows
+        Batch(
+            batch_id,
+            {TaskStatus(status): number for status, number in counts.items()},
+            tuple(sorted(exporter_ids)),
+            tuple(sorted(device_names)),
+            *zip(times[::2], times[1::2], strict=True),
+        )
+        for batch_id, counts, exporter_ids, device_names, *times in rows
     ]
+
+
+def preview(
+    tx: Transaction, operation: Operation, wanted: TaskFilter, place: NewPlace | None = None
+) -> BulkProgress:
+    """Return what a change of all matching tasks would do now."""
+    conditions, parameters = _conditions(wanted)
+    query = _compose(f"preview_{operation}", conditions)
+    return _progress(tx.execute(query, parameters | asdict(place or NewPlace())).fetchall())
 
 
 def cancel_chunk(tx: Transaction, wanted: TaskFilter, chunk: Chunk) -> BulkProgress:
@@ -179,13 +214,26 @@ def _change(
 ) -> BulkProgress:
     conditions, values = _conditions(wanted)
     rows = tx.execute(_compose(name, conditions), values | parameters).fetchall()
-    visited = sum(row[1] for row in rows)
-    skipped = {row[0]: row[1] - row[2] for row in rows}
+    progress = _progress([row[:3] for row in rows])
+    is_last = progress.visited < parameters["limit"]
+    return replace(progress, last_pk=None if is_last else max(row[3] for row in rows))
+
+
+def _progress(rows: Sequence[tuple[Any, ...]]) -> BulkProgress:
+    """Make a progress of (status, verdict, count)."""
+    skipped: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
+    for status, verdict, number in rows:
+        if verdict is None:
+            changed[status] += number
+        else:
+            skipped[verdict] += number
     return BulkProgress(
-        visited=visited,
-        changed=sum(row[2] for row in rows),
-        skipped=tuple(sorted((status, n) for status, n in skipped.items() if n)),
-        last_pk=max(row[3] for row in rows) if visited == parameters["limit"] else None,
+        visited=changed.total() + skipped.total(),
+        changed=changed.total(),
+        skipped=tuple(sorted(skipped.items())),
+        last_pk=None,
+        changed_from=tuple(sorted(changed.items())),
     )
 
 

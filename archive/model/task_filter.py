@@ -60,24 +60,34 @@ class BulkProgress:
     changed
         Tasks that the operation changed.
     skipped
-        Tasks left as they were, by the status that forbade the change.
+        Tasks left as they were, by the reason: the status that forbade the change, or its kind.
     last_pk
         Continue after this primary key; None when nothing is left.
+    changed_from
+        The changed tasks by the status they had before.
     """
 
     visited: int = 0
     changed: int = 0
     skipped: tuple[tuple[str, int], ...] = ()
     last_pk: int | None = 0
+    changed_from: tuple[tuple[str, int], ...] = ()
 
     def plus(self, other: "BulkProgress") -> "BulkProgress":
         """Return the sum of both, continuing where `other` ended."""
-        skipped = dict(self.skipped)
-        for reason, count in other.skipped:
-            skipped[reason] = skipped.get(reason, 0) + count
         return BulkProgress(
             self.visited + other.visited,
             self.changed + other.changed,
-            tuple(sorted(skipped.items())),
+            _summed(self.skipped, other.skipped),
             other.last_pk,
+            _summed(self.changed_from, other.changed_from),
         )
+
+
+def _summed(
+    one: tuple[tuple[str, int], ...], other: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, int], ...]:
+    totals = dict(one)
+    for name, count in other:
+        totals[name] = totals.get(name, 0) + count
+    return tuple(sorted(totals.items()))

@@ -263,8 +263,8 @@ END $$;
 
 -- Gives a task to the worker that brings the hint of its present attempt; no row: the hint is stale.
 --
--- An export whose entity overlaps a running one of the same exporter goes back to waiting: two of them would
--- send the same instances side by side.
+-- A task whose queue or destination was paused after it was handed over goes back to waiting. So does an export whose
+-- entity overlaps a running one of the same exporter: two of them would send the same instances side by side.
 CREATE OR REPLACE FUNCTION claim_task(p_pk bigint, p_attempt integer, p_worker text, p_lease interval)
 RETURNS SETOF task LANGUAGE plpgsql AS $$
 DECLARE v_task task;
@@ -276,6 +276,12 @@ BEGIN
     WHERE pk = p_pk AND attempt = p_attempt AND dispatched_time IS NOT NULL AND scheduled_time <= clock_timestamp()
     FOR UPDATE;
     IF NOT FOUND THEN RETURN; END IF;
+    IF queue_is_paused(v_task.device_name, v_task.queue_name)
+       OR destination_is_paused(v_task.device_name, v_task.remote_aet)
+    THEN
+        UPDATE task SET dispatched_time = NULL WHERE pk = p_pk;
+        RETURN;
+    END IF;
     IF v_task.kind = 'EXPORT' THEN
         IF EXISTS (
             SELECT FROM task r

@@ -11,33 +11,59 @@ SELECT count(*) FROM task WHERE {conditions};
 SELECT status, count(*) FROM task WHERE {conditions} GROUP BY status;
 
 -- batches --
--- Matching tasks of each batch by status, latest batch first.
-SELECT batch_id, status, count(*), min(created_time), max(updated_time)
-FROM task WHERE batch_id IS NOT NULL AND {conditions}
-GROUP BY batch_id, status ORDER BY max(updated_time) DESC, batch_id, status;
+-- Batches of matching tasks, latest change first: counts by status, who sends them, and times.
+WITH part AS (
+    SELECT batch_id, status, exporter_id, device_name, count(*) AS tasks, min(created_time) AS first_created,
+           max(created_time) AS last_created, min(updated_time) AS first_updated, max(updated_time) AS last_updated,
+           min(scheduled_time) AS first_scheduled, max(scheduled_time) AS last_scheduled
+    FROM task WHERE batch_id IS NOT NULL AND {conditions}
+    GROUP BY batch_id, status, exporter_id, device_name
+), total AS (
+    SELECT batch_id, status, sum(tasks)::bigint AS tasks FROM part GROUP BY batch_id, status
+)
+SELECT batch_id, (SELECT jsonb_object_agg(status, tasks) FROM total t WHERE t.batch_id = p.batch_id),
+       array_remove(array_agg(DISTINCT exporter_id), NULL), array_agg(DISTINCT device_name),
+       min(first_created), max(last_created), min(first_updated), max(last_updated), min(first_scheduled),
+       max(last_scheduled)
+FROM part p
+GROUP BY batch_id ORDER BY max(last_updated) DESC, batch_id LIMIT %(limit)s;
+
+-- preview_cancel --
+-- What canceling the matching tasks would do.
+SELECT status, cancel_verdict(status), count(*) FROM task WHERE {conditions} GROUP BY 1, 2;
+
+-- preview_reschedule --
+-- What rescheduling the matching tasks would do.
+SELECT status, reschedule_verdict(kind, status, %(exporter_id)s, %(queue_name)s), count(*)
+FROM task WHERE {conditions} GROUP BY 1, 2;
+
+-- preview_delete --
+-- What deleting the matching tasks would do.
+SELECT status, NULL, count(*) FROM task WHERE {conditions} GROUP BY 1;
 
 -- cancel_chunk --
 -- Cancel the next matching tasks; those running are asked to stop, done ones are left.
 WITH chosen AS MATERIALIZED (
-    SELECT pk, status FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
+    SELECT pk, status, cancel_verdict(status) AS verdict
+    FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
 ), changed AS (
     UPDATE task t SET
         status = CASE WHEN c.status = 'IN PROCESS' THEN c.status ELSE 'CANCELED' END,
-        cancel_requested = c.status = 'IN PROCESS', dispatched_time = NULL,
+        cancel_requested = c.status = 'IN PROCESS', reschedule_time = NULL, dispatched_time = NULL,
         end_time = CASE WHEN c.status = 'IN PROCESS' THEN NULL ELSE clock_timestamp() END,
         updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
-    FROM chosen c WHERE t.pk = c.pk AND c.status IN ('SCHEDULED', 'SCHEDULED FOR RETRY', 'IN PROCESS')
+    FROM chosen c WHERE t.pk = c.pk AND c.verdict IS NULL
     RETURNING t.pk, c.status
 ), told AS (
     SELECT count(pg_notify('dicomq_cancel', pk::text)) FROM changed WHERE status = 'IN PROCESS'
 )
-SELECT c.status, count(*), count(d.pk), max(c.pk), (SELECT * FROM told)
-FROM chosen c LEFT JOIN changed d USING (pk) GROUP BY c.status;
+SELECT status, verdict, count(*), max(pk), (SELECT * FROM told) FROM chosen GROUP BY status, verdict;
 
 -- reschedule_chunk --
 -- Make the next matching tasks due again; a running one is asked to stop and scheduled when it has.
 WITH chosen AS MATERIALIZED (
-    SELECT pk, status FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
+    SELECT pk, status, reschedule_verdict(kind, status, %(exporter_id)s, %(queue_name)s) AS verdict
+    FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
 ), changed AS (
     UPDATE task t SET
         status = CASE WHEN c.status = 'IN PROCESS' THEN c.status ELSE 'SCHEDULED' END,
@@ -49,20 +75,20 @@ WITH chosen AS MATERIALIZED (
         failures = CASE WHEN c.status = 'IN PROCESS' THEN t.failures ELSE 0 END,
         scheduled_time = CASE WHEN c.status = 'IN PROCESS' THEN t.scheduled_time ELSE due.at END,
         start_time = CASE WHEN c.status = 'IN PROCESS' THEN t.start_time END, end_time = NULL,
-        error_message = NULL, outcome_message = NULL,
+        worker = CASE WHEN c.status = 'IN PROCESS' THEN t.worker END, error_message = NULL, outcome_message = NULL,
         queue_name = coalesce(%(queue_name)s, t.queue_name), exporter_id = coalesce(%(exporter_id)s, t.exporter_id),
         local_aet = coalesce(%(local_aet)s, t.local_aet), remote_aet = coalesce(%(remote_aet)s, t.remote_aet),
         updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
     FROM chosen c, (SELECT coalesce(%(at)s, clock_timestamp()) AS at) due
-    WHERE t.pk = c.pk AND (%(exporter_id)s::text IS NULL OR (t.kind = 'EXPORT' AND c.status <> 'IN PROCESS'))
+    WHERE t.pk = c.pk AND c.verdict IS NULL
     RETURNING t.pk, c.status
 ), told AS (
     SELECT count(pg_notify('dicomq_cancel', pk::text)) FROM changed WHERE status = 'IN PROCESS'
 ), woken AS (
     SELECT pg_notify('dicomq_task', '') FROM changed LIMIT 1
 )
-SELECT c.status, count(*), count(d.pk), max(c.pk), (SELECT * FROM told), (SELECT count(*) FROM woken)
-FROM chosen c LEFT JOIN changed d USING (pk) GROUP BY c.status;
+SELECT status, verdict, count(*), max(pk), (SELECT * FROM told), (SELECT count(*) FROM woken)
+FROM chosen GROUP BY status, verdict;
 
 -- delete_chunk --
 -- Delete the next matching tasks; the worker of a running one finds its claim gone and stops.
@@ -73,5 +99,5 @@ WITH chosen AS MATERIALIZED (
 ), told AS (
     SELECT count(pg_notify('dicomq_cancel', pk::text)) FROM changed WHERE status = 'IN PROCESS'
 )
-SELECT c.status, count(*), count(d.pk), max(c.pk), (SELECT * FROM told)
-FROM chosen c LEFT JOIN changed d USING (pk) GROUP BY c.status;
+SELECT status, NULL, count(*), max(pk), (SELECT * FROM told), (SELECT count(*) FROM changed)
+FROM chosen GROUP BY status;

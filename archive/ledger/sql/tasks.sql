@@ -52,46 +52,72 @@ FROM task_history WHERE task_fk = %(pk)s ORDER BY pk;
 SELECT kind, status, count(*) FROM task GROUP BY kind, status;
 
 -- waiting_queues --
--- Each queue with tasks that were not handed over yet, and when its earliest is due (a skip scan of task_waiting).
-WITH RECURSIVE queue AS (
-    (SELECT queue_name, scheduled_time FROM task
+-- Each open queue with tasks that were not handed over yet, and when the earliest to an open destination is due
+-- (a skip scan of task_waiting: one look for each queue and destination).
+WITH RECURSIVE slot AS (
+    (SELECT queue_name, coalesce(remote_aet, '') AS remote_aet, scheduled_time FROM task
      WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
-     ORDER BY queue_name, scheduled_time LIMIT 1)
+     ORDER BY queue_name, coalesce(remote_aet, ''), scheduled_time LIMIT 1)
     UNION ALL
-    SELECT n.queue_name, n.scheduled_time FROM queue q CROSS JOIN LATERAL (
-        SELECT queue_name, scheduled_time FROM task
+    SELECT n.* FROM slot s CROSS JOIN LATERAL (
+        SELECT queue_name, coalesce(remote_aet, ''), scheduled_time FROM task
         WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')
-          AND dispatched_time IS NULL AND queue_name > q.queue_name
-        ORDER BY queue_name, scheduled_time LIMIT 1) n
+          AND dispatched_time IS NULL AND (queue_name, coalesce(remote_aet, '')) > (s.queue_name, s.remote_aet)
+        ORDER BY queue_name, coalesce(remote_aet, ''), scheduled_time LIMIT 1) n
 )
-SELECT queue_name, extract(epoch FROM scheduled_time - clock_timestamp())::float8 FROM queue;
+SELECT queue_name, extract(epoch FROM min(scheduled_time) - clock_timestamp())::float8 FROM slot s
+WHERE NOT queue_is_paused(%(device_name)s, queue_name) AND NOT destination_is_paused(%(device_name)s, remote_aet)
+GROUP BY queue_name;
 
 -- lock_queue --
 -- One dispatcher at a time fills a queue, else two of them could exceed its limit.
 SELECT pg_try_advisory_xact_lock(hashtextextended(%(device_name)s || ' ' || %(queue_name)s, 0));
 
 -- dispatch --
--- Hand over due tasks of a queue, as many as its limit leaves room for.
-WITH due AS (
-    SELECT t.pk FROM task t
-    WHERE t.device_name = %(device_name)s AND t.queue_name = %(queue_name)s
-      AND t.status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND t.dispatched_time IS NULL
-      AND t.scheduled_time <= clock_timestamp()
-      AND (t.kind <> 'EXPORT' OR NOT EXISTS (
-          SELECT FROM task r
-          WHERE r.kind = 'EXPORT' AND r.status = 'IN PROCESS' AND r.exporter_id = t.exporter_id
-            AND r.study_instance_uid = t.study_instance_uid
-            AND entities_overlap(r.series_instance_uid, r.sop_instance_uid, t.series_instance_uid, t.sop_instance_uid)))
-    ORDER BY t.scheduled_time, t.pk
-    LIMIT greatest(0, %(limit)s - (
-        SELECT count(*) FROM task f
-        WHERE f.device_name = %(device_name)s AND f.queue_name = %(queue_name)s
-          AND (f.status = 'IN PROCESS' OR f.dispatched_time IS NOT NULL)))
-    FOR UPDATE SKIP LOCKED
+-- Hand over due tasks of a queue to open destinations, as many as its limit leaves room for.
+WITH RECURSIVE slot AS (
+    (SELECT coalesce(remote_aet, '') AS remote_aet FROM task
+     WHERE device_name = %(device_name)s AND queue_name = %(queue_name)s
+       AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
+     ORDER BY coalesce(remote_aet, '') LIMIT 1)
+    UNION ALL
+    SELECT n.* FROM slot s CROSS JOIN LATERAL (
+        SELECT coalesce(remote_aet, '') FROM task
+        WHERE device_name = %(device_name)s AND queue_name = %(queue_name)s
+          AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
+          AND coalesce(remote_aet, '') > s.remote_aet
+        ORDER BY coalesce(remote_aet, '') LIMIT 1) n
+), room AS MATERIALIZED (
+    SELECT CASE WHEN queue_is_paused(%(device_name)s, %(queue_name)s) THEN 0
+                ELSE greatest(0, %(limit)s - count(*)) END AS size
+    FROM task f
+    WHERE f.device_name = %(device_name)s AND f.queue_name = %(queue_name)s
+      AND (f.status = 'IN PROCESS' OR f.dispatched_time IS NOT NULL)
+), open_slot AS MATERIALIZED (
+    SELECT remote_aet FROM slot WHERE NOT destination_is_paused(%(device_name)s, remote_aet)
+), due AS (
+    SELECT c.pk FROM open_slot s CROSS JOIN LATERAL (
+        SELECT t.pk, t.scheduled_time FROM task t
+        WHERE t.device_name = %(device_name)s AND t.queue_name = %(queue_name)s
+          AND t.status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND t.dispatched_time IS NULL
+          AND coalesce(t.remote_aet, '') = s.remote_aet AND t.scheduled_time <= statement_timestamp()
+          AND (t.kind <> 'EXPORT' OR NOT EXISTS (
+              SELECT FROM task r
+              WHERE r.kind = 'EXPORT' AND r.status = 'IN PROCESS' AND r.exporter_id = t.exporter_id
+                AND r.study_instance_uid = t.study_instance_uid
+                AND entities_overlap(r.series_instance_uid, r.sop_instance_uid,
+                                     t.series_instance_uid, t.sop_instance_uid)))
+        ORDER BY t.scheduled_time, t.pk
+        LIMIT (SELECT size FROM room)
+        FOR UPDATE OF t SKIP LOCKED) c
+    ORDER BY c.scheduled_time, c.pk
+    LIMIT (SELECT size FROM room)
+), handed AS (
+    UPDATE task t SET dispatched_time = clock_timestamp(), attempt = t.attempt + 1
+    FROM due WHERE t.pk = due.pk
+    RETURNING t.pk, t.attempt, t.scheduled_time
 )
-UPDATE task t SET dispatched_time = clock_timestamp(), attempt = t.attempt + 1
-FROM due WHERE t.pk = due.pk
-RETURNING t.pk, t.attempt;
+SELECT pk, attempt FROM handed ORDER BY scheduled_time, pk;
 
 -- unclaimed --
 -- Per queue, how many tasks were handed over longer ago than they should wait for a worker.
@@ -118,18 +144,27 @@ WHERE t.pk = held.pk AND t.attempt = held.attempt AND t.status = 'IN PROCESS'
 RETURNING t.pk, t.attempt, t.cancel_requested;
 
 -- finish --
--- End an attempt. Zero rows: the claim was lost, nothing may be changed.
-UPDATE task SET
-    status = CASE WHEN cancel_requested AND %(status)s = 'SCHEDULED FOR RETRY' THEN 'CANCELED' ELSE %(status)s END,
-    lease_until = NULL, cancel_requested = false, reschedule_time = NULL, end_time = clock_timestamp(), updated_time = clock_timestamp(),
-    failures = failures + %(failed)s::integer,
-    scheduled_time = CASE WHEN %(status)s = 'SCHEDULED FOR RETRY'
-                          THEN clock_timestamp() + make_interval(secs => %(delay_s)s) ELSE scheduled_time END,
-    error_message = %(error_message)s, outcome_message = %(outcome_message)s,
-    actor = %(actor)s, reason = %(reason)s
-FROM (SELECT reschedule_time AS wanted_time FROM task WHERE pk = %(pk)s) before
-WHERE pk = %(pk)s AND attempt = %(attempt)s AND status = 'IN PROCESS'
-RETURNING status, wanted_time;
+-- End an attempt. Zero rows: the claim was lost, nothing may be changed. An attempt that the destination answered
+-- with a success or a warning closes its circuit.
+WITH ended AS (
+    UPDATE task SET
+        status = CASE WHEN cancel_requested AND %(status)s = 'SCHEDULED FOR RETRY' THEN 'CANCELED' ELSE %(status)s END,
+        lease_until = NULL, cancel_requested = false, reschedule_time = NULL, end_time = clock_timestamp(),
+        updated_time = clock_timestamp(), failures = failures + %(failed)s::integer,
+        scheduled_time = CASE WHEN %(status)s = 'SCHEDULED FOR RETRY'
+                              THEN clock_timestamp() + make_interval(secs => %(delay_s)s) ELSE scheduled_time END,
+        error_message = %(error_message)s, outcome_message = %(outcome_message)s,
+        actor = %(actor)s, reason = %(reason)s
+    FROM (SELECT reschedule_time AS wanted_time FROM task WHERE pk = %(pk)s) before
+    WHERE pk = %(pk)s AND attempt = %(attempt)s AND status = 'IN PROCESS'
+    RETURNING status, wanted_time, device_name, remote_aet
+), closed AS (
+    UPDATE destination d SET failures = 0, tripped_time = NULL, next_probe_time = NULL, probes = 0
+    FROM ended e
+    WHERE e.status IN ('COMPLETED', 'WARNING') AND d.device_name = e.device_name AND d.remote_aet = e.remote_aet
+      AND d.failures > 0
+)
+SELECT status, wanted_time FROM ended;
 
 -- reschedule_at --
 -- Schedule a task that an operator rescheduled while it was running and that has ended now.
@@ -157,7 +192,7 @@ RETURNING pk;
 
 -- cancel_running --
 -- Ask the worker of a running task to stop.
-UPDATE task SET cancel_requested = true, updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
+UPDATE task SET cancel_requested = true, reschedule_time = NULL, updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
 WHERE pk = %(pk)s AND status = 'IN PROCESS'
 RETURNING pg_notify('dicomq_cancel', pk::text);
 

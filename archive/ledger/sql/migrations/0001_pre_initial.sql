@@ -146,8 +146,9 @@ CREATE TABLE task (
     CHECK (kind <> 'EXPORT' OR (exporter_id IS NOT NULL AND study_instance_uid IS NOT NULL)),
     CHECK (sop_instance_uid IS NULL OR series_instance_uid IS NOT NULL)
 ) WITH (fillfactor = 80);
--- Dispatch: the earliest waiting task of each queue.
-CREATE INDEX task_waiting ON task (device_name, queue_name, scheduled_time, pk)
+-- Dispatch: the earliest waiting task of each queue and destination, so that the tasks of a destination that is paused
+-- are stepped over with one look, however many they are.
+CREATE INDEX task_waiting ON task (device_name, queue_name, (coalesce(remote_aet, '')), scheduled_time, pk)
     WHERE status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL;
 -- In flight: counts against dcmMaxTasksParallel.
 CREATE INDEX task_in_flight ON task (device_name, queue_name)
@@ -170,6 +171,9 @@ CREATE INDEX task_updated ON task (updated_time, pk);
 CREATE INDEX task_created ON task (created_time, pk);
 CREATE INDEX task_scheduled ON task (scheduled_time, pk);
 CREATE INDEX task_queue_status ON task (queue_name, status, updated_time, pk);
+-- Small, for counts and for filters that match few tasks or none.
+CREATE INDEX task_destination ON task (remote_aet, status);
+CREATE INDEX task_exporter ON task (exporter_id, status);
 
 CREATE TABLE export_task (
     task_fk       bigint PRIMARY KEY REFERENCES task ON DELETE CASCADE,
@@ -189,6 +193,37 @@ CREATE TABLE ian_task (
     sop_instance_uid      text,
     dataset               json,
     CHECK ((sop_instance_uid IS NULL) = (dataset IS NULL))
+);
+
+-- Queues of which nothing is handed over until an operator resumes them.
+CREATE TABLE queue_pause (
+    device_name text NOT NULL,
+    queue_name  text NOT NULL,
+    paused_time timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor       text NOT NULL,
+    reason      text NOT NULL DEFAULT '',
+    PRIMARY KEY (device_name, queue_name)
+);
+
+-- Destinations that somebody paused, or that did not let themselves be reached. The others have no row.
+CREATE TABLE destination (
+    device_name     text NOT NULL,
+    remote_aet      text NOT NULL,
+    -- By an operator.
+    paused_time     timestamptz,
+    actor           text,
+    reason          text,
+    -- By its circuit breaker: connection failures in a row, and since when only a C-ECHO is tried.
+    failures        integer NOT NULL DEFAULT 0 CHECK (failures >= 0),
+    local_aet       text,
+    last_error      text,
+    tripped_time    timestamptz,
+    probes          integer NOT NULL DEFAULT 0,
+    -- Moved on by whoever probes before it does so: one prober at a time, and another one if that one dies.
+    next_probe_time timestamptz,
+    PRIMARY KEY (device_name, remote_aet),
+    CHECK ((paused_time IS NULL) = (actor IS NULL)),
+    CHECK ((tripped_time IS NULL) = (next_probe_time IS NULL))
 );
 
 CREATE TABLE task_history (
