@@ -1,19 +1,16 @@
 """Carries out the decisions of `negotiation` on associations of pynetdicom."""
 
-import logging
 import threading
 from collections import Counter, defaultdict
-from functools import partial
 
 from pydicom.uid import UID
-from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import build_context
 
-from archive import telemetry
 from archive.configuration.descriptors import NetworkAE, Snapshot
 from archive.configuration.settings import Settings
 from archive.configuration.source import ConfigurationSource
 from archive.storage.base import Storages
-from archive.telemetry import log_event
 from scp.hosts import asks_for_host, host_name, names_among
 from scp.negotiation import (
     AssociationRequest,
@@ -26,8 +23,6 @@ from scp.negotiation import (
 )
 from scp.receiving import StoreAssociation
 from scp.store import Session
-
-_log = logging.getLogger(__name__)
 
 
 class Acceptance:
@@ -71,7 +66,7 @@ class Acceptance:
         narrow_contexts(assoc, decision)
         with self._lock:
             self._accepted.append(assoc)
-        peer = next(iter(request.calling_addresses & {assoc.requestor.address_info.address}))
+        peer = assoc.peer_address
         return Session(
             snapshot=snapshot,
             ae=decision,
@@ -82,17 +77,24 @@ class Acceptance:
         )
 
     def _request(self, assoc: StoreAssociation, snapshot: Snapshot) -> AssociationRequest:
-        primitive = assoc.requestor.primitive
+        primitive = association_request(assoc)
         calling = str(primitive.calling_ae_title).strip()
         remote = snapshot.remote_aes.get(calling)
         names = [each.hostname for each in remote.connections] if remote else []
-        address = str(assoc.requestor.address_info.address)
+        address = assoc.peer_address
         return AssociationRequest(
             calling_aet=calling,
             called_aet=str(primitive.called_ae_title).strip(),
             calling_addresses=names_among(address, names if _validates(snapshot) else ()),
             port=self._port,
         )
+
+
+def association_request(assoc: StoreAssociation) -> A_ASSOCIATE:
+    """Return the A-ASSOCIATE-RQ of an association that was requested."""
+    primitive = assoc.requestor.primitive
+    assert primitive is not None  # noqa: S101 - EVT_REQUESTED comes after it was set
+    return primitive
 
 
 def _validates(snapshot: Snapshot) -> bool:
@@ -119,14 +121,14 @@ def narrow_contexts(assoc: StoreAssociation, ae: NetworkAE) -> None:
     The proposal of each accepted context is reduced to the transfer syntax chosen for it, so that
     contexts of one SOP class can get different ones.
     """
-    proposed: list[PresentationContext] = (
-        assoc.requestor.primitive.presentation_context_definition_list
-    )
+    proposed = association_request(assoc).presentation_context_definition_list
     decisions = decide_contexts(
         ae.transfer_capabilities,
         [
             ProposedContext(
-                each.context_id, str(each.abstract_syntax), tuple(map(str, each.transfer_syntax))
+                each.context_id or 0,
+                str(each.abstract_syntax),
+                tuple(map(str, each.transfer_syntax)),
             )
             for each in proposed
         ],

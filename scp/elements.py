@@ -131,7 +131,9 @@ class _Walk:
             if head.length == _UNDEFINED and head.tag == _PER_FRAME_GROUPS:
                 break
             if head.tag < 0x00020000 or head.tag >> 16 == 0xFFFE:  # noqa: PLR2004 - groups
-                self._fail(position, f"({head.tag >> 16:04X},{head.tag & 0xFFFF:04X}) may not be here")
+                self._fail(
+                    position, f"({head.tag >> 16:04X},{head.tag & 0xFFFF:04X}) may not be here"
+                )
             element, position = self._element(head)
             elements.setdefault(head.tag, element)
         return elements

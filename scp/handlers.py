@@ -1,15 +1,16 @@
 """What pynetdicom's events and the receiving seam lead to; the scp's only broad `except`."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from pynetdicom import evt
 
 from archive import telemetry
 from archive.errors import DicomqError
 from archive.telemetry import log_event
-from scp.acceptance import Acceptance
+from scp.acceptance import Acceptance, association_request
 from scp.dimse import StoreAnswer, StoreRequest
 from scp.negotiation import Rejection, RejectResult, RejectSource
 from scp.receiving import StoreAssociation
@@ -33,7 +34,7 @@ class Handlers:
         self._acceptance = acceptance
         self._service = service
 
-    def bound(self) -> list[tuple[object, object]]:
+    def bound(self) -> list[tuple[evt.EventType, Callable[[evt.Event], object]]]:
         """Return pynetdicom's events with their handlers."""
         return [
             (evt.EVT_REQUESTED, self.on_requested),
@@ -44,14 +45,14 @@ class Handlers:
 
     def on_requested(self, event: evt.Event) -> None:
         """Accept or reject an association; it is rejected when that cannot be decided."""
-        assoc: StoreAssociation = event.assoc
-        assoc.requestor.ae_title = assoc.requestor.primitive.calling_ae_title
+        assoc = cast("StoreAssociation", event.assoc)
+        assoc.requestor.ae_title = association_request(assoc).calling_ae_title
         try:
             decision = self._acceptance.decide(assoc)
         except DicomqError as error:
             reason = _DEFECT.reason
             decision = Rejection(_DEFECT.result, _DEFECT.source, reason, str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - rejecting is the only safe answer
             _log.exception("defect while an association was being judged")
             decision = _DEFECT
         if isinstance(decision, Rejection):
@@ -65,11 +66,13 @@ class Handlers:
 
     def on_ended(self, event: evt.Event) -> None:
         """Say that an association ended."""
+        assoc = cast("StoreAssociation", event.assoc)
         log_event(
             _log,
             telemetry.ASSOCIATION_ENDED,
             level=logging.DEBUG,
-            **event.assoc.who,
+            calling_aet=assoc.calling_aet,
+            peer=assoc.peer_address,
             released=event.event is evt.EVT_RELEASED,
         )
 
@@ -80,7 +83,8 @@ class Handlers:
             _log,
             telemetry.ASSOCIATION_ACCEPTED,
             level=logging.DEBUG,
-            **assoc.who,
+            calling_aet=assoc.calling_aet,
+            peer=assoc.peer_address,
             called_aet=session.called_aet,
         )
 
@@ -98,8 +102,9 @@ def _reject(assoc: StoreAssociation, rejection: Rejection) -> None:
         _log,
         telemetry.ASSOCIATION_REJECTED,
         level=logging.WARNING,
-        **assoc.who,
-        called_aet=str(assoc.requestor.primitive.called_ae_title).strip(),
+        calling_aet=assoc.calling_aet,
+        peer=assoc.peer_address,
+        called_aet=str(association_request(assoc).called_ae_title).strip(),
         result=rejection.result.name,
         message=rejection.message,
     )
@@ -161,9 +166,8 @@ class GuardedReceiver:
     def _refuse(self, error: Exception) -> None:
         """Remember the status for `error` and remove the file."""
         is_ours = not isinstance(error, DicomqError)
-        status = StoreStatus.PROCESSING_FAILURE if is_ours else status_of(error)
-        comment = "internal error" if is_ours else str(error)
-        self._answer = StoreAnswer(status, comment)
+        status = status_of(error)
+        self._answer = StoreAnswer(status, "internal error" if is_ours else str(error))
         log_event(
             _log,
             telemetry.OBJECT_REFUSED,

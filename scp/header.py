@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom.charset import TEXT_VR_DELIMS, decode_bytes, default_encoding, python_encoding
+from pydicom.charset import decode_bytes, default_encoding, python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from archive.errors import DatasetError, InvalidValueError
 from archive.model.entities import ObjectAttributes
@@ -156,9 +157,7 @@ class Header:
         return [name or default_encoding for name in names]
 
 
-def read_header(
-    read: Callable[[int, int], bytes], length: int, transfer_syntax_uid: str
-) -> Header:
+def read_header(read: Callable[[int, int], bytes], length: int, transfer_syntax_uid: str) -> Header:
     """Read the elements of a received data set up to its pixel data.
 
     Parameters

@@ -33,4 +33,6 @@ def host_name(address: str) -> str:
 def asks_for_host(snapshot: Snapshot, ae: NetworkAE) -> bool:
     """Tell whether a rule that applies to objects sent to `ae` looks at the sending host."""
     rules = (*ae.export_rules, *snapshot.device.export_rules)
-    return any(each.fact == "SendingHostname" for rule in rules for each in rule.conditions.conditions)
+    return any(
+        each.fact == "SendingHostname" for rule in rules for each in rule.conditions.conditions
+    )

@@ -148,9 +148,7 @@ def decide_association(
 def called_ae(aes: Iterable[NetworkAE], request: AssociationRequest) -> NetworkAE | None:
     """Return the AE that answers to the called title on the port; `*` answers to any."""
     listening = [
-        ae
-        for ae in aes
-        if ae.installed and ae.association_acceptor and _listens(ae, request.port)
+        ae for ae in aes if ae.installed and ae.association_acceptor and _listens(ae, request.port)
     ]
     for matches in (
         lambda ae: ae.title == request.called_aet,
@@ -240,9 +238,7 @@ def _decide_context(
     if not common:
         return ContextDecision(context.context_id, ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED)
     preferred = [each for each in capability.preferred_transfer_syntaxes if each in common]
-    return ContextDecision(
-        context.context_id, ContextResult.ACCEPTANCE, (preferred or common)[0]
-    )
+    return ContextDecision(context.context_id, ContextResult.ACCEPTANCE, (preferred or common)[0])
 
 
 def offered_pdu_length(configured: int) -> int:

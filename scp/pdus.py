@@ -78,8 +78,9 @@ def parse_header(header: bytes | memoryview, max_length: int) -> tuple[PduType, 
     except ValueError:
         msg = f"unknown PDU type {number:02X}"
         raise ProtocolError(msg) from None
-    if length > longest(pdu_type, max_length):
-        msg = f"{pdu_type.name} PDU of {length} bytes, at most {longest(pdu_type, max_length)} allowed"
+    limit = longest(pdu_type, max_length)
+    if length > limit:
+        msg = f"{pdu_type.name} PDU of {length} bytes, at most {limit} are taken"
         raise ProtocolError(msg)
     return pdu_type, length
 

@@ -16,15 +16,12 @@ What is relied on of pynetdicom: `DULServiceProvider._is_transport_event`, `_rea
 """
 
 import logging
-import os
-import queue
-import select
 import socket
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
+from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -32,7 +29,8 @@ from pynetdicom.dimse_messages import _MESSAGE_TYPES
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.pdu_primitives import A_ABORT, A_P_ABORT
-from pynetdicom.transport import AssociationSocket, RequestHandler
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 from typing_extensions import override
 
 from archive import telemetry
@@ -50,6 +48,7 @@ from scp.pdus import (
     iter_fragments,
 )
 from scp.stream import PduStream
+from scp.wakeups import Doorbell, RingingQueue, SocketWait
 
 MAX_IDENTIFIER_LENGTH: Final = 1 << 20
 """Longest data set of a message that is not a C-STORE, bytes."""
@@ -58,7 +57,6 @@ LINGER_S: Final = 2.0
 """How long a peer may take to close the connection after the association's end."""
 
 _log = logging.getLogger(__name__)
-_Item = TypeVar("_Item")
 
 
 class ObjectReceiver(Protocol):
@@ -81,48 +79,7 @@ BeginObject = Callable[[StoreRequest, str, str], ObjectReceiver]
 """Called with the request and the context's abstract and transfer syntax."""
 
 
-class _RingingQueue(queue.Queue[_Item]):
-    """A queue that tells somebody whenever something was put into it."""
-
-    def __init__(self, ring: Callable[[], None]) -> None:
-        super().__init__()
-        self._ring = ring
-
-    @override
-    def put(self, item: _Item, block: bool = True, timeout: float | None = None) -> None:
-        super().put(item, block, timeout)
-        self._ring()
-
-
-class _Doorbell(threading.Event):
-    """The association reactor's checkpoint, at which it now also waits for work.
-
-    pynetdicom clears the event to hold the reactor and sets it to let it go on; besides, the
-    reactor waits here until `ring` or until it has to look at the idle time.
-    """
-
-    def __init__(self, idle_remaining_s: Callable[[], float]) -> None:
-        super().__init__()
-        self._idle_remaining_s = idle_remaining_s
-        self._rung = threading.Event()
-
-    def ring(self) -> None:
-        """Let the reactor look for work."""
-        self._rung.set()
-
-    @override
-    def set(self) -> None:
-        super().set()
-        self._rung.set()
-
-    @override
-    def wait(self, timeout: float | None = None) -> bool:
-        self._rung.wait(max(0.01, self._idle_remaining_s()))
-        self._rung.clear()
-        return super().wait(timeout)
-
-
-class ReceivingSocket(AssociationSocket):  # type: ignore[misc]
+class ReceivingSocket(AssociationSocket):
     """An association's socket that is read through a `PduStream`."""
 
     def __init__(self, assoc: "StoreAssociation", client_socket: socket.socket) -> None:
@@ -139,26 +96,24 @@ class ReceivingSocket(AssociationSocket):  # type: ignore[misc]
         return self.stream.take(nr_bytes)
 
 
-class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
+class ReceivingProvider(DULServiceProvider):
     """The upper layer provider that receives objects by itself."""
 
+    assoc: "StoreAssociation"
     socket: ReceivingSocket | None
 
     def __init__(self, assoc: "StoreAssociation") -> None:
         super().__init__(assoc)
         self.daemon = True  # a hanging peer must not keep the process from ending
         self._run_loop_delay = 0
-        self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._doorbell_lock = threading.Lock()
-        self._poll = select.poll()
-        self._poll.register(self._doorbell, select.POLLIN)
-        self._is_polling_socket = False
+        self._waiting = SocketWait()
         self._linger_until: float | None = None
+        self._contexts: dict[int | None, PresentationContext] = {}
         self._assembly = Assembly()
         self._identifier_length = 0
         self._receiver: ObjectReceiver | None = None
         self._request: StoreRequest | None = None
-        self.to_provider_queue = _RingingQueue(self.ring)
+        self.to_provider_queue = RingingQueue(self.ring)
 
     @property
     def is_receiving(self) -> bool:
@@ -167,9 +122,12 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
 
     def ring(self) -> None:
         """Wake the thread up."""
-        with self._doorbell_lock:
-            if self._doorbell >= 0:
-                os.eventfd_write(self._doorbell, 1)
+        self._waiting.ring()
+
+    @property
+    def idle_remaining_s(self) -> float:
+        """Seconds until the association may be idle for too long."""
+        return 1.0 if self.is_receiving else float(self._idle_timer.remaining)
 
     @override
     def kill_dul(self) -> None:
@@ -195,9 +153,7 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
             super().run_reactor()
         finally:
             self._abandon("the association ended")
-            with self._doorbell_lock:
-                os.close(self._doorbell)
-                self._doorbell = -1
+            self._waiting.close()
             # Whoever waits for an A-ASSOCIATE that will never come may go.
             self.to_user_queue.put(None)
 
@@ -221,26 +177,16 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
     def _is_transport_event(self) -> bool:
         """Wait for the peer or the local user; return whether the peer sent something."""
         if self.socket is None or self.socket.socket is None:
-            self._wait(None)
+            self._waiting.wait(None, self.artim_timer.remaining)
             return False
         if self.state_machine.current_state == "Sta13":
             self._linger(self.socket)
             return True
-        if not self.socket.stream.has_buffered and not self._wait(self.socket.socket):
+        sock, stream = self.socket.socket, self.socket.stream
+        if not stream.has_buffered and not self._waiting.wait(sock, self.artim_timer.remaining):
             return False
         self._read_pdu_data()
         return True
-
-    def _wait(self, sock: socket.socket | None, timeout_s: float | None = None) -> bool:
-        """Sleep until the peer or the local user has something; return whether the peer has."""
-        if sock is not None and not self._is_polling_socket:
-            self._poll.register(sock, select.POLLIN)
-            self._is_polling_socket = True
-        timeout_s = self.artim_timer.remaining if timeout_s is None else timeout_s
-        ready = dict(self._poll.poll(max(0.0, timeout_s) * 1000 + 1))
-        if ready.pop(self._doorbell, None) is not None:
-            os.eventfd_read(self._doorbell)
-        return bool(ready) and sock is not None
 
     def _linger(self, association_socket: ReceivingSocket) -> None:
         """Wait for the peer to close the connection, for `LINGER_S` at most (Sta13)."""
@@ -248,7 +194,7 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
         self._linger_until = self._linger_until or now + LINGER_S
         remaining_s = self._linger_until - now
         sock = association_socket.socket
-        if remaining_s > 0 and not self._wait(sock, remaining_s):
+        if remaining_s > 0 and not self._waiting.wait(sock, remaining_s):
             return
         if remaining_s <= 0 or not association_socket.stream.discard():
             association_socket.close()
@@ -271,6 +217,8 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
 
     def _read_messages(self, stream: PduStream, length: int) -> None:
         """Take P-DATA-TF PDUs up to the end of a message."""
+        if not self._contexts:
+            self._contexts = {each.context_id: each for each in self.assoc.accepted_contexts}
         while True:
             for fragment in iter_fragments(stream.take_body(length)):
                 self._take(fragment)
@@ -289,14 +237,15 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
             _log,
             telemetry.PROTOCOL_VIOLATED,
             level=logging.WARNING,
-            **self.assoc.who,
+            calling_aet=self.assoc.calling_aet,
+            peer=self.assoc.peer_address,
             message=f"{error}; the association is aborted",
         )
         self.event_queue.put("Evt19")
 
     def _take(self, fragment: Fragment) -> None:
         """Take one fragment of a message."""
-        if fragment.context_id not in self.assoc._accepted_cx:
+        if fragment.context_id not in self._contexts:
             msg = f"presentation context {fragment.context_id} was not accepted"
             raise ProtocolError(msg)
         step = self._assembly.take(fragment)
@@ -314,7 +263,7 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
         command, context_id = self._assembly.command, self._assembly.context_id
         assert command is not None  # noqa: S101 - there is one at Step.COMMAND
         if command.command_field == C_STORE_RQ:
-            context = self.assoc._accepted_cx[context_id]
+            context = self._contexts[context_id]
             self._request = store_request(command, context_id)
             self._receiver = self.assoc.begin_object(
                 self._request, str(context.abstract_syntax), str(context.transfer_syntax[0])
@@ -362,7 +311,7 @@ class ReceivingProvider(DULServiceProvider):  # type: ignore[misc]
             receiver.abandon(reason)
 
 
-class StoreAssociation(Association):  # type: ignore[misc]
+class StoreAssociation(Association):
     """An association as acceptor whose C-STORE requests go to `begin_object`.
 
     Attributes
@@ -374,6 +323,7 @@ class StoreAssociation(Association):  # type: ignore[misc]
     """
 
     begin_object: BeginObject
+    dul: ReceivingProvider
 
     def __init__(self, ae: ApplicationEntity, mode: str) -> None:
         super().__init__(ae, mode)
@@ -381,33 +331,45 @@ class StoreAssociation(Association):  # type: ignore[misc]
         self.dul = ReceivingProvider(self)
         self.acse_timeout = ae.acse_timeout  # once more: the setters also tell the provider
         self.network_timeout = ae.network_timeout
-        doorbell = _Doorbell(self._idle_remaining_s)
+        doorbell = Doorbell(lambda: self.dul.idle_remaining_s)
         self._reactor_checkpoint = doorbell
         doorbell.set()
-        self.dul.to_user_queue = _RingingQueue(doorbell.ring)
-        self.dimse.msg_queue = _RingingQueue(doorbell.ring)
+        self.dul.to_user_queue = RingingQueue(doorbell.ring)
+        self.dimse.msg_queue = RingingQueue(doorbell.ring)
 
     @property
-    def who(self) -> dict[str, object]:
-        """The peer and the association, for the log."""
-        return {
-            "calling_aet": str(self.requestor.ae_title).strip() or None,
-            "peer": self.requestor.address_info.address,
-        }
+    def peer_address(self) -> str:
+        """Address of the requestor's host."""
+        address = self.requestor.address_info
+        return address.address if address else ""
 
-    def _idle_remaining_s(self) -> float:
-        if self.dul.is_receiving:
-            return 1.0
-        return float(self.dul._idle_timer.remaining)
+    @property
+    def calling_aet(self) -> str | None:
+        """AE title of the requestor, once it is known."""
+        return str(self.requestor.ae_title).strip() or None
 
 
-class StoreRequestHandler(RequestHandler):  # type: ignore[misc]
+class BindingServer(AssociationServer):
+    """A server that binds handlers to the events of each association.
+
+    Attributes
+    ----------
+    bound_events
+        pynetdicom's events and the handler of each.
+    """
+
+    bound_events: Sequence[tuple[evt.EventType, Callable[[evt.Event], object]]]
+
+
+class StoreRequestHandler(RequestHandler):
     """Makes a `StoreAssociation` of an accepted connection."""
+
+    server: "BindingServer"
 
     @override
     def _create_association(self) -> StoreAssociation:
         assoc = StoreAssociation(self.ae, MODE_ACCEPTOR)
-        assoc._server = self.server
+        assoc._server = self.server  # noqa: SLF001 - as pynetdicom's own request handler does
         assoc.name = f"AcceptorThread@{self.client_address[0]}:{self.client_address[1]}"
         assoc.set_socket(ReceivingSocket(assoc, self.request))
         acceptor = assoc.acceptor
@@ -418,10 +380,6 @@ class StoreRequestHandler(RequestHandler):  # type: ignore[misc]
         acceptor.implementation_version_name = self.ae.implementation_version_name
         acceptor.supported_contexts = deepcopy(self.server.contexts)
         assoc.requestor.address_info = self.remote
-        for event, handlers in self.server._handlers.items():
-            if event.is_intervention:
-                assoc.bind(event, *handlers)
-            else:
-                for handler, arguments in handlers:
-                    assoc.bind(event, handler, arguments)
+        for event, handler in self.server.bound_events:
+            assoc.bind(event, handler)
         return assoc

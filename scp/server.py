@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
@@ -25,7 +25,7 @@ from archive.telemetry import log_event
 from scp.acceptance import Acceptance
 from scp.handlers import Handlers
 from scp.negotiation import offered_pdu_length
-from scp.receiving import StoreAssociation, StoreRequestHandler
+from scp.receiving import BindingServer, StoreAssociation, StoreRequestHandler
 from scp.store import StoreService
 
 DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
@@ -74,26 +74,27 @@ def listening_connection(snapshot: Snapshot) -> Connection:
     raise ConfigurationError(msg)
 
 
-class _Listener(AssociationServer):  # type: ignore[misc]
+class _Listener(BindingServer):
     """The listening socket, which several processes may share."""
 
     def __init__(self, owner: "ScpServer", ae: ApplicationEntity, address: Address) -> None:
         self._owner = owner
+        self.bound_events = owner.handlers.bound()
         self.request_queue_size = owner.connection().tcp_backlog
         super().__init__(
             ae,
             (address.host, address.port),
             ae.ae_title,
             [build_context(_VERIFICATION)],
-            evt_handlers=owner.handlers.bound(),
             request_handler=StoreRequestHandler,
         )
 
     @override
     def server_bind(self) -> None:
         """Bind the port; the kernel hands out a connection once its peer has sent something."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+        listening = cast("socket.socket", self.socket)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         super().server_bind()
 
     @override
@@ -204,7 +205,8 @@ class ScpServer:
 
     def _live(self) -> list[StoreAssociation]:
         """Return the associations with a connection, negotiated or not."""
-        return [each for each in self._listener.active_associations if each.dul.is_alive()]
+        threads = self._listener.active_associations
+        return [cast("StoreAssociation", each) for each in threads if each.dul.is_alive()]
 
 
 def _cut(assoc: StoreAssociation) -> None:

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from archive.errors import DatasetError, DicomqError, LedgerUnavailableError, StorageError
+from archive.errors import DatasetError, LedgerUnavailableError, StorageError
 
 
 class StoreStatus(IntEnum):
@@ -25,7 +25,7 @@ class RefusedObjectError(DatasetError):
         self.status = status
 
 
-def status_of(error: DicomqError) -> StoreStatus:
+def status_of(error: Exception) -> StoreStatus:
     """Return the status for an object that `error` kept from being stored.
 
     A lack of space or of the ledger is answered with A700, which senders take as a reason to try

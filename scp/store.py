@@ -84,9 +84,7 @@ class StoreService:
         self._ledger = ledger
         self._clock = clock
 
-    def begin(
-        self, session: Session, request: StoreRequest, context: tuple[str, str]
-    ) -> Incoming:
+    def begin(self, session: Session, request: StoreRequest, context: tuple[str, str]) -> Incoming:
         """Start a file for the object that `request` announces.
 
         Parameters
@@ -105,7 +103,10 @@ class StoreService:
         check_request(request, abstract_syntax)
         storage = writable_storage(session)
         meta = FileMeta(
-            request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid, session.calling_aet
+            request.sop_class_uid,
+            request.sop_instance_uid,
+            transfer_syntax_uid,
+            session.calling_aet,
         )
         file = storage.create(encode_file_header(meta), transfer_syntax_uid)
         return Incoming(request, transfer_syntax_uid, session, storage, file)
@@ -188,7 +189,7 @@ class StoreService:
                     level=logging.WARNING,
                     storage_id=obsolete.storage_id,
                     storage_path=obsolete.storage_path,
-                    message=f"{error}; the object was replaced, the old file may be deleted by hand",
+                    message=f"{error}; the object was replaced, its old file can be deleted",
                 )
 
 

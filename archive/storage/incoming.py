@@ -98,7 +98,7 @@ class IncomingLocalFile:
             os.fsync(self._descriptor)
             self._layout.directories.sync((self._layout.root / path).parent)
         except OSError as error:
-            raise self._translated("make the file durable", error) from error
+            raise self._translated(error, doing="make the file durable") from error
         return StoredFile(
             storage_id=self._layout.storage_id,
             storage_path=path,
@@ -139,7 +139,7 @@ class IncomingLocalFile:
                 descriptor = os.open(temporary, flags, 0o640)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise self._translated("make a file", error) from error
+            raise self._translated(error, doing="make a file") from error
         return descriptor
 
     def _append(self, data: bytes | memoryview) -> None:
@@ -148,7 +148,7 @@ class IncomingLocalFile:
             while written < len(data):
                 written += os.write(self._descriptor, memoryview(data)[written:])
         except OSError as error:
-            raise self._translated("write", error) from error
+            raise self._translated(error, doing="write") from error
 
     def _linked(self, attributes: ObjectAttributes) -> str:
         """Give the file its final path, another one when that is taken, and return it."""
@@ -181,7 +181,7 @@ class IncomingLocalFile:
             self._layout.directories.make(final.parent)
             os.link(claimed, final)
 
-    def _translated(self, doing: str, error: OSError) -> StorageError:
+    def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
 
     @staticmethod
