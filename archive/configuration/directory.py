@@ -5,6 +5,7 @@ on what it knows of the schema. A result that a size limit cut is a failure, not
 """
 
 import hashlib
+import math
 import os
 import ssl
 import threading
@@ -214,22 +215,23 @@ class LdapDirectory:
             user=access.bind_dn,
             password=access.password,
             client_strategy=SAFE_SYNC,
-            receive_timeout=access.timeout_s,
+            receive_timeout=math.ceil(access.timeout_s),
         )
-        connection.open()
-        if access.start_tls:
-            connection.start_tls()
-        _check(connection.bind()[1], f"binding as {access.bind_dn or 'nobody'}")
         self._connection, self._process = connection, os.getpid()
+        try:
+            connection.open()
+            if access.start_tls:
+                connection.start_tls()
+            _check(connection.bind()[1], f"binding as {access.bind_dn or 'nobody'}")
+        except (LDAPException, DirectoryUnavailableError):
+            self._drop()
+            raise
         return connection
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._process == os.getpid():
-            try:
-                connection.unbind()
-            except LDAPException:
-                return
+            _close(connection)
 
     def _unavailable(self, error: LDAPException) -> DirectoryUnavailableError:
         msg = f"the directory {self.location} cannot be used: {error or type(error).__name__}"
@@ -297,6 +299,17 @@ class LdapDirectory:
                 return entries
 
 
+def _close(connection: Any) -> None:  # noqa: ANN401 - ldap3 has no types
+    """Close a connection and, which ldap3 leaves out after a failure, its socket."""
+    try:
+        connection.unbind()
+    except LDAPException:
+        return
+    finally:
+        if connection.socket is not None:
+            connection.socket.close()
+
+
 def _check(result: dict[str, Any], what: str) -> None:
     code = result["result"]
     if code == 0:
@@ -323,11 +336,17 @@ def _digest(entries: Iterable[Entry]) -> str:
 
 
 def _apply(connection: Any, record: Record) -> Applied:  # noqa: ANN401 - ldap3 has no types
+    if isinstance(record, AddRecord) and not _has_class(record):
+        return Applied(record, RefusedChangeError("add", 65, "no objectClass attribute"))
     operation, (_, result, _, _) = _send(connection, record)
     if result["result"] != 0:
         refusal = RefusedChangeError(operation, result["result"], result["message"])
         return Applied(record, refusal)
     return Applied(record)
+
+
+def _has_class(record: AddRecord) -> bool:
+    return any(name.lower() == "objectclass" for name, _ in record.attributes)
 
 
 def _send(connection: Any, record: Record) -> tuple[str, Any]:  # noqa: ANN401 - ldap3 has no types

@@ -26,7 +26,7 @@ from archive.configuration.records import (
 from archive.errors import InvalidValueError
 
 _ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:;[A-Za-z0-9-]+)*|[0-9]+(?:\.[0-9]+)+")
-_SAFE = re.compile(rb"(?![ :<])[\x01-\x09\x0b\x0c\x0e-\x7f]*(?<! )")
+_SAFE = re.compile(rb"(?![ \t:<])[\x01-\x09\x0b\x0c\x0e-\x7f]*(?<! )")
 _FOLD_AT = 78
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from archive.errors import InvalidValueError
 
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+")
-_HEX_PAIR = re.compile(rb"(?:\\[0-9A-Fa-f]{2})+")
+_ESCAPE = re.compile(rb"\\(?:([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _SPECIAL = frozenset(',+"\\<>;=')
 _BLANKS = re.compile(r"\s+")
 
@@ -115,11 +115,11 @@ def _unescape(text: str) -> str:
         stripped += " "
     if stripped[:1] == '"' and stripped[-1:] == '"' and len(stripped) > 1:
         stripped = stripped[1:-1]
-    octets = _HEX_PAIR.sub(
-        lambda match: bytes.fromhex(match.group().decode().replace("\\", "")),
-        stripped.encode("utf-8", "surrogateescape"),
+    octets = _ESCAPE.sub(
+        lambda match: bytes.fromhex(match[1].decode()) if match[1] else match[2],
+        stripped.encode("utf-8", "surrogatepass"),
     )
-    return re.sub(r"\\(.)", r"\1", octets.decode("utf-8", "replace"), flags=re.DOTALL)
+    return octets.decode("utf-8", "replace")
 
 
 def _escape(value: str) -> str:

@@ -128,12 +128,12 @@ class Schema:
                 info = f"attribute '{attribute.name}' cannot have multiple values"
                 raise RefusedChangeError(operation, 19, info)
         classes = self._classes(operation, entry)
-        self._check_attributes(operation, entry, classes)
         for kind, value in Name.parse(entry.dn).parts[0]:
             present = {self.fold(kind, one) for one in entry.values(kind)}
             if self.fold(kind, value.encode()) not in present:
                 info = f"value of naming attribute '{kind}' is not present in entry"
                 raise RefusedChangeError(operation, 64, info)
+        self._check_attributes(operation, entry, classes)
 
     def _classes(self, operation: str, entry: Entry) -> list[ObjectClass]:
         names = [text.strip() for text in entry.texts("objectClass")]
