@@ -1,7 +1,6 @@
 """What an export needs around it: ledger, storage and a snapshot, filled by the test."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -194,9 +193,9 @@ class ExportBench:
 
 
 @pytest.fixture
-def bench(ledger: Ledger, tmp_path: Path) -> Iterator[ExportBench]:
+def bench(ledger: Ledger, tmp_path: Path) -> ExportBench:
     """An archive with the local AE DCM4CHEE, one storage, and nothing in it."""
     data_dir = tmp_path / "data"
     storage = Storage("fs1", (data_dir / "fs1").as_uri(), DEFAULT_PATH_FORMAT)
     device = ArchiveDevice(DEVICE, {"DCM4CHEE": local_ae()}, {}, {}, {"fs1": storage})
-    yield ExportBench(ledger, data_dir, device)
+    return ExportBench(ledger, data_dir, device)

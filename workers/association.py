@@ -9,19 +9,12 @@ a peer which stops reading, or stops in the middle of a PDU, cannot hang a worke
 import contextlib
 import socket
 import struct
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context
-from pynetdicom._globals import MODE_REQUESTOR
-from pynetdicom.association import Association as Requestor
-from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
-from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import (
@@ -35,10 +28,10 @@ from archive.errors import (
 )
 from workers.contexts import ProposedContext
 from workers.route import Route
+from workers.transport import ReaderGate, attach_socket, make_requestor, reason_of
 
 _A_ABORT = struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 0, 0)
 _THREAD_END_S = 5.0
-_KEEP_ALIVE_IDLE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +77,10 @@ class Association:
         self.accepted: tuple[AcceptedContext, ...] = ()
         self._clock = clock
         self._shut = False
-        self._gate = _ReaderGate()
-        self._requestor = _requestor(route, contexts)
-        dul = self._requestor.dul
-        dul._is_transport_event = self._gate.guard(  # type: ignore[method-assign]  # noqa: SLF001
-            dul._is_transport_event  # noqa: SLF001
-        )
-        self._socket = _observed_socket(self._requestor, route)
+        self._gate = ReaderGate()
+        self._requestor = make_requestor(route, contexts)
+        self._gate.install(self._requestor)
+        self._socket = attach_socket(self._requestor, route)
 
     @property
     def peer_max_pdu_length(self) -> int:
@@ -177,13 +167,25 @@ class Association:
         status, _ = self._requestor.send_n_create(dataset, sop_class_uid, sop_instance_uid)
         if "Status" in status:
             return CreateResponse(int(status.Status), str(status.get("ErrorComment", "") or ""))
-        if self._clock.monotonic() - started >= self.route.limits.response_s:
-            msg = (
-                f"{self.route} sent no N-CREATE response within {self.route.limits.response_s:g} s "
-                f"(dcmResponseTimeout)"
-            )
-            raise PeerTimeoutError(msg)
-        raise self.broken_error(when="without a valid N-CREATE response")
+        raise self._no_response("N-CREATE", self._clock.monotonic() - started)
+
+    def echo(self) -> int:
+        """Send a C-ECHO request and return the status of its response (PS3.7 §9.1.5).
+
+        Raises
+        ------
+        PeerTimeoutError
+            When no response came within the limit.
+        AssociationAbortedError
+            When the peer aborted, closed the connection or sent no valid response.
+        """
+        started = self._clock.monotonic()
+        if not self._requestor.is_established:
+            raise self.broken_error(when="before the C-ECHO request")
+        status = self._requestor.send_c_echo()
+        if "Status" in status:
+            return int(status.Status)
+        raise self._no_response("C-ECHO", self._clock.monotonic() - started)
 
     def broken_error(self, when: str) -> PeerError:
         """Return the error for an association that ended at a moment it should not."""
@@ -191,6 +193,13 @@ class Association:
             return AssociationAbortedError(f"association with {self.route} was cut off on request")
         msg = f"{self.route} aborted the association or closed the connection {when}"
         return AssociationAbortedError(msg)
+
+    def _no_response(self, request: str, waited_s: float) -> PeerError:
+        limit_s = self.route.limits.response_s
+        if waited_s < limit_s:
+            return self.broken_error(when=f"without a valid {request} response")
+        msg = f"{self.route} sent no {request} response within {limit_s:g} s (dcmResponseTimeout)"
+        return PeerTimeoutError(msg)
 
     def _refusal(self, waited_s: float) -> PeerError:
         """Return why the association did not come about."""
@@ -200,7 +209,7 @@ class Association:
         if self._shut:
             return self.broken_error(when="")
         if failure is not None:
-            return PeerUnreachableError(f"cannot connect to {self.route}: {_words(failure)}")
+            return PeerUnreachableError(f"cannot connect to {self.route}: {reason_of(failure)}")
         if self._requestor.is_rejected and answer is not None:
             return self._rejection(int(answer.result or 0), answer.source_str, answer.reason_str)
         if answer is not None and answer.result == 0:
@@ -240,135 +249,3 @@ class Association:
 
 
 _REJECTED_PERMANENT = 1
-
-
-class _ReaderGate:
-    """Keeps pynetdicom's reactor thread off the socket while it is closed."""
-
-    def __init__(self) -> None:
-        self._opened = threading.Event()
-        self._opened.set()
-        self._parked = threading.Event()
-
-    def guard(self, read: Callable[[], bool]) -> Callable[[], bool]:
-        """Return `read` such that it waits in front of the closed gate."""
-
-        def guarded() -> bool:
-            if not self._opened.is_set():
-                self._parked.set()
-                self._opened.wait()
-            return read()
-
-        return guarded
-
-    def close(self, is_alive: Callable[[], bool]) -> bool:
-        """Close the gate and wait until the reactor stands before it; False if it has ended."""
-        self._parked.clear()
-        self._opened.clear()
-        while not self._parked.wait(0.02):
-            if not is_alive():
-                return False
-        return True
-
-    def open(self) -> None:
-        """Let the reactor pass."""
-        self._opened.set()
-
-
-class _ObservedSocket(socket.socket):
-    """A socket that remembers how connecting went; pynetdicom only logs it."""
-
-    failure: OSError | None = None
-    connected_at: float | None = None
-
-    @override
-    def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
-        """Connect and note the result."""
-        try:
-            super().connect(address)
-        except OSError as error:
-            self.failure = error
-            raise
-        self.connected_at = SYSTEM_CLOCK.monotonic()
-
-
-def _requestor(route: Route, contexts: Sequence[ProposedContext]) -> Requestor:
-    """Return a pynetdicom association that is ready to be requested, without a socket."""
-    ae = AE(ae_title=route.calling_aet)
-    ae.acse_timeout = route.limits.accept_s
-    ae.connection_timeout = route.limits.connect_s
-    ae.dimse_timeout = route.limits.response_s
-    ae.network_timeout = None
-    requestor = Requestor(ae, MODE_REQUESTOR)
-    requestor.acceptor.ae_title = route.called_aet
-    requestor.requestor.ae_title = route.calling_aet
-    requestor.requestor.maximum_length = route.receive_pdu_length
-    requestor.requestor.implementation_class_uid = ae.implementation_class_uid
-    requestor.requestor.implementation_version_name = ae.implementation_version_name
-    requestor.requestor.requested_contexts = [
-        _proposal(number, context) for number, context in enumerate(contexts)
-    ]
-    return requestor
-
-
-def _proposal(number: int, context: ProposedContext) -> PresentationContext:
-    proposal = build_context(context.sop_class_uid, list(context.transfer_syntax_uids))
-    proposal.context_id = 2 * number + 1
-    return proposal
-
-
-def _observed_socket(requestor: Requestor, route: Route) -> _ObservedSocket:
-    """Give `requestor` a socket of ours with its addresses.
-
-    Raises
-    ------
-    PeerUnreachableError
-        When the host name cannot be resolved or the local address cannot be bound.
-    """
-    try:
-        remote = AddressInformation(route.host, route.port)
-        any_address = "" if remote.is_ipv4 else "::0"
-        local = AddressInformation(route.bind_address or any_address, 0)
-        transport = AssociationSocket(requestor, address=local)
-    except OSError as error:
-        msg = f"cannot connect to {route}: {_words(error)} (dicomHostname, dcmClientBindAddress)"
-        raise PeerUnreachableError(msg) from error
-    created = transport.socket
-    if created is None:
-        msg = f"cannot connect to {route}: no socket was created"
-        raise PeerUnreachableError(msg)
-    observed = _ObservedSocket(fileno=created.detach())
-    _set_options(observed, route)
-    transport.socket = observed
-    requestor.set_socket(transport)
-    requestor.acceptor.address_info = remote
-    requestor.requestor.address_info = local
-    return observed
-
-
-def _set_options(sock: socket.socket, route: Route) -> None:
-    """Set what keeps the connection prompt and bounded.
-
-    Without TCP_NODELAY each message waits 40 ms for the acknowledgement of the one before.
-    """
-    limits = route.limits
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_IDLE_S)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.stall_s))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limits.response_s))
-    if route.send_buffer_bytes:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, route.send_buffer_bytes)
-    if route.receive_buffer_bytes:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, route.receive_buffer_bytes)
-
-
-def _timeval(seconds: float) -> bytes:
-    """Return a C struct timeval, never zero because that means "for ever"."""
-    microseconds = max(1, round(seconds * 1_000_000))
-    return struct.pack("@ll", *divmod(microseconds, 1_000_000))
-
-
-def _words(error: OSError) -> str:
-    """Return the operating system's reason in words."""
-    return (error.strerror or str(error)).lower()

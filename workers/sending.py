@@ -7,6 +7,7 @@ response back until the first is acknowledged. Whatever the peer does wrong ends
 with a typed error that says how many objects it had answered before.
 """
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -100,21 +101,28 @@ class StoreLoop:
             When it sends anything but the response to this request.
         """
         self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
-        try:
-            deadline = self._clock.monotonic() + self._limits.store_s
+        limits = self._limits
+        with self._translated(request, f"took no data for {limits.stall_s:g} s (dcmSendTimeout)"):
+            deadline = self._clock.monotonic() + limits.store_s
             for buffers in self._segments(request, source):
                 self._write(buffers, deadline)
+        late = f"sent no response within {limits.response_s:g} s (dcmResponseTimeout)"
+        with self._translated(request, late):
             response = self._response(request)
+        self.answered += 1
+        return response
+
+    @contextlib.contextmanager
+    def _translated(self, request: StoreRequest, late: str) -> Iterator[None]:
+        """Turn the socket's errors into the peer's; `late` says what a time-out means."""
+        try:
+            yield
         except BlockingIOError as error:
-            msg = (
-                f"{self._association.route} took no data or sent no response to the C-STORE of "
-                f"{request.sop_instance_uid} within the time limit, {self._progress()}"
-            )
+            what = f"during the C-STORE of {request.sop_instance_uid}, {self._progress()}"
+            msg = f"{self._association.route} {late} {what}"
             raise PeerTimeoutError(msg) from error
         except OSError as error:
             raise self._broken(request) from error
-        self.answered += 1
-        return response
 
     def _segments(self, request: StoreRequest, source: ByteSource) -> Iterator[_Buffers]:
         """Yield what to write: the command set with the first data, then one buffer at a time."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from archive.errors import DicomqError
+from archive.errors import CONNECTION_FAILURES, DicomqError, PeerTimeoutError
 from archive.model.entities import DeliverySummary
 from archive.model.task import Failure, Outcome, TaskStatus
 
@@ -46,6 +46,13 @@ class Tally:
     def failed(self) -> int:
         """Instances that the peer, or the way to it, did not let through."""
         return self.transient + self.permanent
+
+    @property
+    def unreached(self) -> bool:
+        """Whether the peer was not reached, or left everything without an answer."""
+        if self.delivered or not isinstance(self.stopped_by, CONNECTION_FAILURES):
+            return False
+        return isinstance(self.stopped_by, PeerTimeoutError) or not self.failed
 
 
 def conclude(
@@ -107,4 +114,5 @@ def describe(subject: str, tally: Tally, summary: DeliverySummary) -> str:
 def outcome(subject: str, tally: Tally, summary: DeliverySummary, *, cancelled: bool) -> Outcome:
     """Return the outcome of an export attempt, without follow-ups."""
     status, failure = conclude(tally, summary, cancelled=cancelled)
-    return Outcome(status, describe(subject, tally, summary), failure)
+    message = describe(subject, tally, summary)
+    return Outcome(status, message, failure, unreached=tally.unreached)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.data import get_charset_files
+from pydicom.uid import UID
 
 from archive.model.task import Failure, TaskStatus
 from tests.fix_dcmtk import Dcmtk
@@ -36,7 +37,7 @@ COMPRESSED = [
 def _decoded(encoded: bytes, syntax: str) -> Dataset:
     dataset = dcmread(BytesIO(encoded), force=True)
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     return dataset
 
 
@@ -86,7 +87,7 @@ def test_only_what_cannot_be_decoded_fails(
     bench.add(exporter(), remote_ae("STORESCP", peer.port))
     good = dcmread(bundled("MR_small_RLE.dcm"))
     damaged = dcmread(bundled("MR_small_RLE.dcm"))
-    damaged.SOPInstanceUID = damaged.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    damaged.SOPInstanceUID = UID("1.2.3.4")
     damaged.PixelData = damaged.PixelData[:20] + b"\xff" * 40 + damaged.PixelData[60:]
     for dataset in (damaged, good):
         path = tmp_path / f"{dataset.SOPInstanceUID}.dcm"

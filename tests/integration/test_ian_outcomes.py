@@ -138,6 +138,11 @@ def _accept_and(rest: Callable[[RawConnection], None]) -> Callable[[RawConnectio
     return script
 
 
+def _half_a_pdu(connection: RawConnection) -> None:
+    connection.sock.sendall(b"\4\0\0\0\xff\xff")
+    connection.hold()
+
+
 @pytest.mark.parametrize(
     ("script", "error"),
     [
@@ -145,10 +150,7 @@ def _accept_and(rest: Callable[[RawConnection], None]) -> Callable[[RawConnectio
         (_accept_and(RawConnection.hold), PeerTimeoutError),
         (_accept_and(lambda connection: connection.sock.close()), AssociationAbortedError),
         (_accept_and(lambda connection: connection.sock.sendall(b"\0" * 9)), PeerError),
-        (
-            _accept_and(lambda c: (c.sock.sendall(b"\4\0\0\0\xff\xff"), c.hold())[1]),
-            PeerError,
-        ),
+        (_accept_and(_half_a_pdu), PeerError),
     ],
 )
 def test_peer_that_does_not_answer(

@@ -1,0 +1,169 @@
+"""The seam to pynetdicom's requestor: its socket, its reactor and its settings, made ours.
+
+Everything that leans on how pynetdicom works inside is in this module and in `Association`: the
+association object is built by hand so that its socket is ours from the start, and the method
+with which the reactor looks for incoming data waits in front of a gate.
+"""
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+
+from pynetdicom import AE, build_context
+from pynetdicom._globals import MODE_REQUESTOR
+from pynetdicom.association import Association as Requestor
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket
+from typing_extensions import override
+
+from archive.clock import SYSTEM_CLOCK
+from archive.errors import PeerUnreachableError
+from archive.storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from workers.contexts import ProposedContext
+from workers.route import Route
+
+_KEEP_ALIVE_IDLE_S = 30
+
+
+class ReaderGate:
+    """Keeps pynetdicom's reactor thread off the socket while it is closed."""
+
+    def __init__(self) -> None:
+        self._opened = threading.Event()
+        self._opened.set()
+        self._parked = threading.Event()
+
+    def install(self, requestor: Requestor) -> None:
+        """Put the gate in front of where the reactor looks for incoming data."""
+        dul = requestor.dul
+        look = dul._is_transport_event  # noqa: SLF001
+
+        def look_behind_gate() -> bool:
+            if not self._opened.is_set():
+                self._parked.set()
+                self._opened.wait()
+            return look()
+
+        dul._is_transport_event = look_behind_gate  # type: ignore[method-assign]  # noqa: SLF001
+
+    def close(self, is_alive: Callable[[], bool]) -> bool:
+        """Close the gate and wait until the reactor stands before it; False if it has ended."""
+        self._parked.clear()
+        self._opened.clear()
+        while not self._parked.wait(0.02):
+            if not is_alive():
+                return False
+        return True
+
+    def open(self) -> None:
+        """Let the reactor pass."""
+        self._opened.set()
+
+
+class ObservedSocket(socket.socket):
+    """A socket that remembers how connecting went; pynetdicom only logs it."""
+
+    failure: OSError | None = None
+    connected_at: float | None = None
+
+    @override
+    def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
+        """Connect and note the result."""
+        try:
+            super().connect(address)
+        except OSError as error:
+            self.failure = error
+            raise
+        self.connected_at = SYSTEM_CLOCK.monotonic()
+
+
+def make_requestor(route: Route, contexts: Sequence[ProposedContext]) -> Requestor:
+    """Return a pynetdicom association that is ready to be requested, without a socket."""
+    ae = AE(ae_title=route.calling_aet)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.acse_timeout = route.limits.accept_s
+    ae.connection_timeout = route.limits.connect_s
+    ae.dimse_timeout = route.limits.response_s
+    ae.network_timeout = None
+    requestor = Requestor(ae, MODE_REQUESTOR)
+    requestor.acceptor.ae_title = route.called_aet
+    requestor.requestor.ae_title = route.calling_aet
+    requestor.requestor.maximum_length = route.receive_pdu_length
+    requestor.requestor.implementation_class_uid = ae.implementation_class_uid
+    requestor.requestor.implementation_version_name = ae.implementation_version_name
+    requestor.requestor.requested_contexts = [
+        _proposal(number, context) for number, context in enumerate(contexts)
+    ]
+    return requestor
+
+
+def _proposal(number: int, context: ProposedContext) -> PresentationContext:
+    proposal = build_context(context.sop_class_uid, list(context.transfer_syntax_uids))
+    proposal.context_id = 2 * number + 1
+    return proposal
+
+
+def attach_socket(requestor: Requestor, route: Route) -> ObservedSocket:
+    """Give `requestor` a socket of ours with its addresses.
+
+    Raises
+    ------
+    PeerUnreachableError
+        When the host name cannot be resolved or the local address cannot be bound.
+    """
+    sock: ObservedSocket | None = None
+    try:
+        remote = AddressInformation(route.host, route.port)
+        local = AddressInformation(route.bind_address or ("" if remote.is_ipv4 else "::0"), 0)
+        sock = ObservedSocket(remote.address_family, socket.SOCK_STREAM)
+        sock.bind(local.as_tuple)
+        _set_options(sock, route)
+        _attach(sock, requestor, local)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        msg = f"cannot connect to {route}: {reason_of(error)} (dicomHostname, dcmClientBindAddress)"
+        raise PeerUnreachableError(msg) from error
+    requestor.acceptor.address_info = remote
+    requestor.requestor.address_info = local
+    return sock
+
+
+def _attach(sock: ObservedSocket, requestor: Requestor, local: AddressInformation) -> None:
+    """Have `requestor` use `sock` instead of one that pynetdicom makes itself."""
+    any_port = AddressInformation("" if local.is_ipv4 else "::0", 0)
+    transport = AssociationSocket(requestor, address=any_port)
+    if transport.socket is not None:
+        transport.socket.close()
+    transport.socket = sock
+    requestor.set_socket(transport)
+
+
+def _set_options(sock: socket.socket, route: Route) -> None:
+    """Set what keeps the connection prompt and bounded.
+
+    Without TCP_NODELAY each message waits 40 ms for the acknowledgement of the one before.
+    """
+    limits = route.limits
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_ALIVE_IDLE_S)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(limits.stall_s))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limits.response_s))
+    if route.send_buffer_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, route.send_buffer_bytes)
+    if route.receive_buffer_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, route.receive_buffer_bytes)
+
+
+def _timeval(seconds: float) -> bytes:
+    """Return a C struct timeval, never zero because that means "for ever"."""
+    microseconds = max(1, round(seconds * 1_000_000))
+    return struct.pack("@ll", *divmod(microseconds, 1_000_000))
+
+
+def reason_of(error: OSError) -> str:
+    """Return the operating system's reason in words."""
+    return (error.strerror or str(error)).lower()
