@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping
 from typing import NoReturn
 
+from typing_extensions import override
+
 from archive.clock import SYSTEM_CLOCK
 from archive.errors import NoAcceptedContextError, PeerUnreachableError
 from archive.model.task import Outcome, Task, TaskKind, TaskStatus
@@ -81,6 +83,7 @@ def _hang(context: TaskContext) -> NoReturn:
 class ScriptedApp(WorkerApp):
     """The application with scripted processors for every kind of task."""
 
+    @override
     def processors(self) -> Mapping[TaskKind, Processor]:
         """Return the scripted processors."""
         return dict.fromkeys(TaskKind, ScriptedProcessor())

@@ -146,10 +146,16 @@ class QueueSync(bootsteps.StartStopStep):
         wanted = self._watch.wanted
         if consumed == wanted:
             return
+        added, canceled = sorted(wanted - consumed), sorted(consumed - wanted)
         declared = consumer.app.amqp.queues
-        for name in sorted(wanted - consumed):
+        for name in added:
             declared.select_add(Queue(name, Exchange(""), routing_key=name))
             consumer.add_task_queue(name)
-        for name in sorted(consumed - wanted):
+        for name in canceled:
             consumer.cancel_task_queue(name)
-        log_event(LOGGER, events.QUEUES_CHANGED, queues=", ".join(sorted(wanted)))
+        log_event(
+            LOGGER,
+            events.QUEUES_CHANGED,
+            added=", ".join(added) or None,
+            canceled=", ".join(canceled) or None,
+        )

@@ -1,8 +1,8 @@
 """What becomes of a task after an attempt: decided here, without touching anything."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from archive.errors import Blame, DicomqError
+from archive.errors import CONNECTION_FAILURES, Blame, DicomqError
 from archive.model.retry import Finish, RetryIn, RetryPolicy, decide
 from archive.model.task import Failure, Outcome, Task, TaskStatus
 from workers.processor import StopReason
@@ -30,10 +30,17 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Record the outcome, either as final or as a failure that is tried again."""
+    """Record the outcome, either as final or as a failure that is tried again.
+
+    Attributes
+    ----------
+    cause
+        The message without what it says about further attempts.
+    """
 
     outcome: Outcome
     decision: Finish | RetryIn
+    cause: str = field(default="", compare=False)
 
 
 Conclusion = Drop | Release | Settle
@@ -45,6 +52,7 @@ def outcome_of_error(error: DicomqError) -> Outcome:
         status=TaskStatus.FAILED,
         failure=Failure.TRANSIENT if error.retryable else Failure.PERMANENT,
         message=f"{error} ({_WHOSE_FAULT[error.blame]})",
+        unreached=isinstance(error, CONNECTION_FAILURES),
     )
 
 
@@ -74,7 +82,8 @@ def conclude(
         canceled = Outcome(TaskStatus.CANCELED, outcome.message)
         return Settle(canceled, Finish(TaskStatus.CANCELED))
     decision = decide(policy, outcome, failures + 1)
-    return Settle(explained(outcome, decision, policy, failures=failures + 1), decision)
+    explanation = explained(outcome, decision, policy, failures=failures + 1)
+    return Settle(explanation, decision, outcome.message)
 
 
 def explained(

@@ -1,4 +1,4 @@
-"""The dispatcher as a process: opens what it needs, runs dispatcher and rescuer, obeys signals."""
+"""The dispatcher as a process: opens what it needs, runs its three loops, obeys signals."""
 
 import signal
 import threading
@@ -10,6 +10,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from workers.app import WorkerApp
+from workers.breaker import Breaker, BreakerConfig
 from workers.dispatcher import Dispatcher, DispatcherConfig
 from workers.hints import HintBroker
 from workers.rescuer import Rescuer, RescuerConfig
@@ -17,10 +18,11 @@ from workers.rescuer import Rescuer, RescuerConfig
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The two loops of a dispatcher process."""
+    """The loops of a dispatcher process."""
 
     dispatcher: Dispatcher
     rescuer: Rescuer
+    breaker: Breaker
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def _services(app: WorkerApp) -> Iterator[Services]:
     app.set_up_logging()
     source = open_source(settings)
     broker = HintBroker(app)
-    with Ledger(settings.database_url, max_connections=3) as ledger:
+    with Ledger(settings.database_url, max_connections=4) as ledger:
         dispatcher = Dispatcher(
             ledger,
             source,
@@ -38,14 +40,15 @@ def _services(app: WorkerApp) -> Iterator[Services]:
             config=DispatcherConfig(settings.device_name, poll_s=settings.poll_s),
         )
         rescuer = Rescuer(ledger, source, SYSTEM_CLOCK, config=RescuerConfig(settings.device_name))
+        breaker = Breaker(ledger, source, SYSTEM_CLOCK, config=BreakerConfig(settings.device_name))
         try:
-            yield Services(dispatcher, rescuer)
+            yield Services(dispatcher, rescuer, breaker)
         finally:
             broker.close()
 
 
 def dispatch_once(app: WorkerApp) -> int:
-    """Rescue and hand over what is due now; return how many tasks were handed over.
+    """Rescue, probe and hand over what is due now; return how many tasks were handed over.
 
     Raises
     ------
@@ -54,6 +57,7 @@ def dispatch_once(app: WorkerApp) -> int:
     """
     with _services(app) as services:
         services.rescuer.run_once()
+        services.breaker.run_once()
         return services.dispatcher.run_once().dispatched
 
 
@@ -63,8 +67,13 @@ def serve(app: WorkerApp) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _services(app) as services:
-        rescuer = threading.Thread(target=services.rescuer.run, args=(stop,), name="rescuer")
-        rescuer.start()
+        loops = {"rescuer": services.rescuer.run, "breaker": services.breaker.run}
+        threads = [
+            threading.Thread(target=loop, args=(stop,), name=name) for name, loop in loops.items()
+        ]
+        for thread in threads:
+            thread.start()
         services.dispatcher.run(stop)
         stop.set()
-        rescuer.join()
+        for thread in threads:
+            thread.join()

@@ -14,9 +14,10 @@ from archive.clock import Clock
 from archive.configuration.descriptors import Snapshot, implicit_queue
 from archive.configuration.settings import Settings
 from archive.errors import DicomqError, LedgerError
-from archive.ledger import tasks
-from archive.ledger.connection import Ledger
-from archive.model.retry import Finish, RetryIn, RetryPolicy
+from archive.ledger import gates, tasks
+from archive.ledger.connection import Ledger, Transaction
+from archive.model.gates import CircuitPolicy
+from archive.model.retry import RetryIn, RetryPolicy
 from archive.model.task import Failure, Hint, Outcome, Task, TaskKind, TaskStatus
 from archive.storage.base import Storages
 from archive.telemetry import LEDGER_UNAVAILABLE, checkpoint, log_event
@@ -73,6 +74,7 @@ class Runner:
     def __init__(self, services: RunnerServices, keeper: LeaseKeeper) -> None:
         self._services = services
         self._keeper = keeper
+        self._circuit = CircuitPolicy(failures=services.settings.breaker_failures)
 
     def run(self, task_pk: int, attempt: int) -> str:
         """Claim, perform and finish attempt number `attempt` of a task.
@@ -180,8 +182,8 @@ class Runner:
                 return _LOST
             case Release():
                 return self._release(task)
-            case Settle(outcome, decision):
-                return self._settle(task, outcome, decision)
+            case Settle():
+                return self._settle(task, conclusion)
             case _:
                 assert_never(conclusion)
 
@@ -192,10 +194,12 @@ class Runner:
         log_event(LOGGER, events.TASK_RELEASED, task=task.pk, attempt=task.attempt)
         return "released: the worker shuts down" if released else _LOST
 
-    def _settle(self, task: Task, outcome: Outcome, decision: Finish | RetryIn) -> str:
-        worker = self._services.worker
+    def _settle(self, task: Task, settle: Settle) -> str:
+        outcome, worker = settle.outcome, self._services.worker
         with self._services.ledger.transaction() as tx:
-            status = tasks.finish(tx, task, outcome, decision, actor=worker)
+            if self._is_held(tx, task, settle):
+                return self._hold(tx, task, settle.cause)
+            status = tasks.finish(tx, task, outcome, settle.decision, actor=worker)
         if status is None:
             log_event(LOGGER, events.CLAIM_LOST, task=task.pk, attempt=task.attempt)
             return _LOST
@@ -210,6 +214,29 @@ class Runner:
             message=outcome.message,
         )
         return f"{status}: {outcome.message}"
+
+    def _is_held(self, tx: Transaction, task: Task, settle: Settle) -> bool:
+        """Tell whether the task waits, uncounted, until its destination answers again."""
+        if not settle.outcome.unreached:
+            return False
+        paused = gates.note_failure(tx, task, settle.cause, self._circuit)
+        return paused and isinstance(settle.decision, RetryIn)
+
+    def _hold(self, tx: Transaction, task: Task, cause: str) -> str:
+        """Put a task back until the circuit breaker lets tasks for its destination go again."""
+        message = f"{cause}; not counted: {task.remote_aet} is probed, tasks for it wait meanwhile"
+        log_event(
+            LOGGER,
+            events.TASK_HELD,
+            level=logging.WARNING,
+            task=task.pk,
+            attempt=task.attempt,
+            destination=task.remote_aet,
+            message=message,
+        )
+        worker = self._services.worker
+        held = tasks.release(tx, task, actor=worker, reason=message, error_message=message)
+        return f"held: {message}" if held else _LOST
 
     def _log_ledger_trouble(self, task_pk: int, attempt: int, message: str) -> None:
         log_event(

@@ -15,8 +15,13 @@ from tests.fix_redis import redis_binary
 COMPLETED = TaskStatus.COMPLETED
 
 
-def completed(engine: Engine) -> int:
-    return engine.counts().get(COMPLETED, 0)
+def await_completed(engine: Engine, count: int) -> None:
+    wait_until(lambda: engine.counts().get(COMPLETED, 0) > count, what=f"{count} completed tasks")
+
+
+def let_pass(seconds: float) -> None:
+    end = SYSTEM_CLOCK.monotonic() + seconds
+    wait_until(lambda: SYSTEM_CLOCK.monotonic() >= end)
 
 
 def hints(engine: Engine) -> int:
@@ -32,7 +37,7 @@ def test_flush_in_the_middle(engine: Engine) -> None:
     processes = start(engine)
     engine.stage_many(300, "steps:0.05")
     for share in (30, 100, 200):
-        wait_until(lambda reached=share: completed(engine) > reached)
+        await_completed(engine, share)
         engine.redis.flush()
     assert engine.await_all_done() == {COMPLETED: 300}
     assert len(engine.runs()) == 300
@@ -44,10 +49,9 @@ def test_kill_and_restart_in_the_middle(engine: Engine, pause_s: float) -> None:
     processes = start(engine)
     engine.stage_many(300, "steps:0.05")
     for share in (30, 150):
-        wait_until(lambda reached=share: completed(engine) > reached)
+        await_completed(engine, share)
         engine.redis.kill()
-        end = SYSTEM_CLOCK.monotonic() + pause_s
-        wait_until(lambda until=end: SYSTEM_CLOCK.monotonic() >= until)
+        let_pass(pause_s)
         engine.redis.start()
     assert engine.await_all_done() == {COMPLETED: 300}
     assert len(engine.runs()) == 300
@@ -80,8 +84,7 @@ def test_hints_do_not_pile_up_while_no_worker_runs(engine: Engine) -> None:
     dispatcher = engine.start_dispatcher()
     engine.stage_many(50)
     wait_until(lambda: hints(engine) == 4, what="the queue to be full")
-    end = SYSTEM_CLOCK.monotonic() + 4
-    wait_until(lambda: SYSTEM_CLOCK.monotonic() >= end)
+    let_pass(4)
     assert hints(engine) == 4
     engine.redis.flush()
     wait_until(lambda: hints(engine) == 4, what="the hints to be given again")

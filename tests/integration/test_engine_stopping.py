@@ -95,7 +95,7 @@ def test_a_worker_that_ends_releases_its_tasks(
     worker = engine.start_worker()
     task = running_task(engine, script)
     worker.send(number)
-    wait_until(lambda: not worker.is_alive(), deadline_s=15, what="the end of the worker")
+    worker.popen.wait(15)
     released = engine.get(task.pk)
     assert released.status is TaskStatus.SCHEDULED_FOR_RETRY
     assert released.failures == 0
@@ -133,8 +133,7 @@ def test_a_task_that_kills_its_worker_fails_in_the_end(engine: Engine) -> None:
     engine.start_dispatcher()
     pk = engine.stage("poison")
     for _ in range(3):
-        worker = engine.start_worker()
-        wait_until(lambda end=worker: not end.is_alive(), what="the end of the worker")
+        engine.start_worker().popen.wait(30)
     failed = engine.await_status(pk, FAILED)
     assert failed.failures == 3
     assert "worker lost" in (failed.error_message or "")
