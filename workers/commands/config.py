@@ -39,7 +39,7 @@ def import_files(files: tuple[BinaryIO, ...], *, go_on: bool) -> None:
     source = _source()
     refused = 0
     try:
-        parsed = [(file.name, parse_ldif(file.read())) for file in files]
+        parsed = [(getattr(file, "name", "-"), parse_ldif(file.read())) for file in files]
         before = set(_problems(source))
         for name, ldif in parsed:
             for note in ldif.notes:
