@@ -129,6 +129,15 @@ class PeerTimeoutError(PeerError):
     """The remote AE did not answer within the configured time."""
 
 
+CONNECTION_FAILURES: tuple[type[PeerError], ...] = (
+    PeerUnreachableError,
+    AssociationRejectedError,
+    AssociationAbortedError,
+    PeerTimeoutError,
+)
+"""What makes a destination count as unreachable when nothing was done over the association."""
+
+
 class NoAcceptedContextError(PeerError):
     """The remote AE accepted no presentation context that could carry the object."""
 

@@ -167,7 +167,7 @@ class Association:
         status, _ = self._requestor.send_n_create(dataset, sop_class_uid, sop_instance_uid)
         if "Status" in status:
             return CreateResponse(int(status.Status), str(status.get("ErrorComment", "") or ""))
-        raise self._no_response("N-CREATE", self._clock.monotonic() - started)
+        raise self._no_response(request="N-CREATE", waited_s=self._clock.monotonic() - started)
 
     def echo(self) -> int:
         """Send a C-ECHO request and return the status of its response (PS3.7 §9.1.5).
@@ -185,7 +185,7 @@ class Association:
         status = self._requestor.send_c_echo()
         if "Status" in status:
             return int(status.Status)
-        raise self._no_response("C-ECHO", self._clock.monotonic() - started)
+        raise self._no_response(request="C-ECHO", waited_s=self._clock.monotonic() - started)
 
     def broken_error(self, when: str) -> PeerError:
         """Return the error for an association that ended at a moment it should not."""
@@ -194,7 +194,7 @@ class Association:
         msg = f"{self.route} aborted the association or closed the connection {when}"
         return AssociationAbortedError(msg)
 
-    def _no_response(self, request: str, waited_s: float) -> PeerError:
+    def _no_response(self, *, request: str, waited_s: float) -> PeerError:
         limit_s = self.route.limits.response_s
         if waited_s < limit_s:
             return self.broken_error(when=f"without a valid {request} response")

@@ -34,6 +34,8 @@ class Settings:
         How long a claimed task belongs to a worker, and how often the worker renews the claim.
     poll_s
         Safety net for lost notifications.
+    breaker_failures
+        Connection failures in a row that pause a destination until it answers a C-ECHO; 0 never.
     variables
         The whole environment, for `${env.NAME}` in the directory.
     """
@@ -47,6 +49,7 @@ class Settings:
     lease_s: float = 20.0
     heartbeat_s: float = 5.0
     poll_s: float = 5.0
+    breaker_failures: int = 3
     log_level: str = "INFO"
     ldap_bind_dn: str | None = None
     ldap_password: str | None = field(default=None, repr=False)
@@ -110,6 +113,14 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 1000:  # noqa: PLR2004 - more is a slip
+        msg = f"{text} is not between 0 and 1000"
+        raise ValueError(msg)
+    return value
+
+
 def _flag(text: str) -> bool:
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
@@ -134,6 +145,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_LEASE_S": ("lease_s", _seconds),
     "DICOMQ_HEARTBEAT_S": ("heartbeat_s", _seconds),
     "DICOMQ_POLL_S": ("poll_s", _seconds),
+    "DICOMQ_BREAKER_FAILURES": ("breaker_failures", _count),
     "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
     "DICOMQ_LDAP_BIND_DN": ("ldap_bind_dn", str),
     "DICOMQ_LDAP_PASSWORD": ("ldap_password", str),

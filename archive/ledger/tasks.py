@@ -170,7 +170,9 @@ def finish(
     return ended
 
 
-def release(tx: Transaction, task: Task, *, actor: str, reason: str) -> bool:
+def release(
+    tx: Transaction, task: Task, *, actor: str, reason: str, error_message: str | None = None
+) -> bool:
     """Put a claimed task back, due at once and without counting a failure."""
     ended = _end(
         tx,
@@ -179,7 +181,7 @@ def release(tx: Transaction, task: Task, *, actor: str, reason: str) -> bool:
             "status": TaskStatus.SCHEDULED_FOR_RETRY,
             "failed": False,
             "delay_s": 0.0,
-            "error_message": None,
+            "error_message": error_message,
             "outcome_message": None,
             "actor": actor,
             "reason": reason,

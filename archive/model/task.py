@@ -291,9 +291,12 @@ class Outcome:
         One sentence with counts for the administrator.
     follow_ups
         Tasks to stage in the transaction that makes this outcome final (IAN, commitment).
+    unreached
+        Nothing was done because the destination could not be reached or did not answer.
     """
 
     status: TaskStatus
     message: str
     failure: Failure | None = None
     follow_ups: tuple[NewTask, ...] = field(default=())
+    unreached: bool = False
