@@ -200,6 +200,15 @@ class System:
             rows = cursor.execute(query.encode()).fetchall()
         return [row for row in rows if kind in {None, row.kind}]
 
+    def archived(self) -> dict[str, Path]:
+        """Return SOP Instance UID to file of every object in the archive."""
+        with self.ledger.statement() as tx:
+            rows = tx.execute(
+                "SELECT sop_instance_uid, storage_path FROM instance, location"
+                " WHERE instance_fk = instance.pk"
+            ).fetchall()
+        return {uid: next(self.directory.glob(f"**/{path}")) for uid, path in rows}
+
     def wait_until(
         self, condition: Callable[[], object], *, deadline_s: float = 60.0, what: str = ""
     ) -> None:

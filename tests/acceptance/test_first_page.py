@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
+from deploy.demo_objects import write_studies
 from tests.fix_dcmtk import Dcmtk
-from tests.fix_objects import bundled, encoded_dataset, secondary_capture, write
+from tests.fix_objects import encoded_dataset, secondary_capture, write
 from tests.fix_peer import IanScp
 from tests.fix_system import System
 
@@ -15,16 +16,6 @@ STUDY = "1.3.6.1.4.1.5962.1.2.0.1175775772.5723.0"
 SERIES = "1.3.6.1.4.1.5962.1.3.0.1.1175775772.5723.0"
 OBJECT = "1.3.6.1.4.1.5962.1.1.0.1.1.1175775772.5723.0"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-
-COMPRESSED = (
-    "MR_small_RLE.dcm",
-    "MR_small_jp2klossless.dcm",
-    "MR_small_jpeg_ls_lossless.dcm",
-    "SC_rgb_jpeg_dcmtk.dcm",
-    "SC_rgb_jpeg_gdcm.dcm",
-    "JPEG2000.dcm",
-    "examples_ybr_color.dcm",
-)
 
 
 @pytest.fixture
@@ -75,15 +66,22 @@ def test_export_triggered_ian(
     assert [task.status for task in system.tasks()] == ["COMPLETED", "COMPLETED"]
 
 
-def test_compressed_objects_arrive_as_they_were_sent(system: System, dcmtk: Dcmtk) -> None:
+def test_compressed_objects_arrive_as_they_are_archived(
+    system: System, dcmtk: Dcmtk, tmp_path: Path
+) -> None:
     destination = dcmtk.storescp()
     system.export_to(destination.port)
-    files = [bundled(name) for name in COMPRESSED]
+    studies = write_studies(tmp_path)
+    sent = {each.sop_instance_uid: each for study in studies for each in study.objects}
 
-    sent = dcmtk.dcmsend(*files, port=system.port)
+    done = dcmtk.dcmsend(*(each.path for each in sent.values()), port=system.port)
 
-    assert sent.returncode == 0, sent.stdout
-    system.wait_until(lambda: len(destination.received()) == len(files), what="all objects")
+    assert done.returncode == 0, done.stdout
+    system.wait_until(lambda: len(destination.received()) == len(sent), what="all objects")
     system.wait_until_idle()
-    original = sorted(encoded_dataset(path) for path in files)
-    assert sorted(map(encoded_dataset, destination.received().values())) == original
+    delivered, archived = destination.received(), system.archived()
+    assert delivered.keys() == archived.keys() == sent.keys()
+    for uid, path in delivered.items():
+        assert encoded_dataset(path) == encoded_dataset(archived[uid]), sent[uid].path.name
+        syntax = dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+        assert syntax == sent[uid].transfer_syntax_uid
