@@ -26,9 +26,17 @@ EXPORTER = (
     one("export_as_source_ae", "dcmExportAsSourceAE", Kind.BOOLEAN, "call as the AE that sent"),
     many("ian_destinations", "dcmIanDestination", Kind.AE_TITLE, "AEs notified after the export"),
     many("retrieve_aets", "dcmRetrieveAET", Kind.AE_TITLE, "Retrieve AE Title in the notification"),
-    one("retrieve_location_uid", "dcmRetrieveLocationUID", Kind.UID, "Retrieve Location UID in it"),
     one(
-        "instance_availability", "dcmInstanceAvailability", Kind.AVAILABILITY, "availability in it"
+        "retrieve_location_uid",
+        "dcmRetrieveLocationUID",
+        Kind.UID,
+        "Retrieve Location UID in the notification",
+    ),
+    one(
+        "instance_availability",
+        "dcmInstanceAvailability",
+        Kind.AVAILABILITY,
+        "Instance Availability in the notification",
     ),
     one("storage_commitment_scp", "dcmStgCmtSCP", Kind.AE_TITLE, "AE asked for commitment"),
     one(
@@ -102,10 +110,23 @@ QUEUE = (
         Kind.DURATION,
         "age at which COMPLETED tasks are purged",
     ),
-    one("purge_failed_s", "dcmPurgeQueueMessageFailedDelay", Kind.DURATION, "same for FAILED"),
-    one("purge_warning_s", "dcmPurgeQueueMessageWarningDelay", Kind.DURATION, "same for WARNING"),
     one(
-        "purge_canceled_s", "dcmPurgeQueueMessageCanceledDelay", Kind.DURATION, "same for CANCELED"
+        "purge_failed_s",
+        "dcmPurgeQueueMessageFailedDelay",
+        Kind.DURATION,
+        "age at which FAILED tasks are purged",
+    ),
+    one(
+        "purge_warning_s",
+        "dcmPurgeQueueMessageWarningDelay",
+        Kind.DURATION,
+        "age at which WARNING tasks are purged",
+    ),
+    one(
+        "purge_canceled_s",
+        "dcmPurgeQueueMessageCanceledDelay",
+        Kind.DURATION,
+        "age at which CANCELED tasks are purged",
     ),
     many("schedule", "dcmSchedule", Kind.SCHEDULE, "hours in which tasks are started"),
 )
@@ -119,9 +140,14 @@ STORAGE = (
     ),
     one("digest_algorithm", "dcmDigestAlgorithm", Kind.DIGEST, "digest of stored objects"),
     one("max_retries", "dcmMaxRetries", Kind.INTEGER, "attempts to write again"),
-    one("retry_delay_s", "dcmRetryDelay", Kind.DURATION, "wait before them"),
+    one("retry_delay_s", "dcmRetryDelay", Kind.DURATION, "wait before another attempt to write"),
     many("retrieve_aets", "dcmRetrieveAET", Kind.AE_TITLE, "AEs from which its objects come"),
-    one("instance_availability", "dcmInstanceAvailability", Kind.AVAILABILITY, "of its objects"),
+    one(
+        "instance_availability",
+        "dcmInstanceAvailability",
+        Kind.AVAILABILITY,
+        "Instance Availability of its objects",
+    ),
     one("duration", "dcmStorageDuration", Kind.TEXT, "PERMANENT, CACHE or TEMPORARY"),
     one("read_only", "dcmReadOnly", Kind.BOOLEAN, "nothing is written"),
     INSTALLED,

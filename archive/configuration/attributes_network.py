@@ -66,7 +66,12 @@ ARCHIVE = (
     many("ian_triggers", "dcmIanTrigger", Kind.TEXT, "events that cause a notification"),
     one("ian_delay_s", "dcmIanDelay", Kind.DURATION, "quiet time before a study is announced"),
     one("ian_timeout_s", "dcmIanTimeout", Kind.DURATION, "longest wait for objects of an MPPS"),
-    one("ian_on_timeout", "dcmIanOnTimeout", Kind.BOOLEAN, "announce after that wait"),
+    one(
+        "ian_on_timeout",
+        "dcmIanOnTimeout",
+        Kind.BOOLEAN,
+        "announce when the wait for an MPPS is over",
+    ),
     one(
         "fallback_c_move_scp",
         "dcmFallbackCMoveSCP",
@@ -77,13 +82,13 @@ ARCHIVE = (
         "fallback_c_move_scp_destination",
         "dcmFallbackCMoveSCPDestination",
         Kind.AE_TITLE,
-        "move destination of that C-MOVE",
+        "move destination of the fallback C-MOVE",
     ),
     one(
         "fallback_c_move_scp_calling_aet",
         "dcmFallbackCMoveSCPCallingAET",
         Kind.AE_TITLE,
-        "calling AE of that C-MOVE",
+        "calling AE of the fallback C-MOVE",
     ),
     one(
         "fallback_c_move_scp_leading_c_find_scp",
@@ -144,7 +149,12 @@ ARCHIVE_DEVICE = (
         "task_polling_interval_s", "dcmTaskPollingInterval", Kind.DURATION, "safety net of dispatch"
     ),
     one("task_fetch_size", "dcmTaskFetchSize", Kind.INTEGER, "tasks per look at the ledger"),
-    one("ian_task_polling_interval_s", "dcmIanTaskPollingInterval", Kind.DURATION, "same for IANs"),
+    one(
+        "ian_task_polling_interval_s",
+        "dcmIanTaskPollingInterval",
+        Kind.DURATION,
+        "safety net of notifications",
+    ),
     one("ian_task_fetch_size", "dcmIanTaskFetchSize", Kind.INTEGER, "IANs per look at the ledger"),
     one(
         "purge_queue_polling_interval_s",
@@ -204,7 +214,12 @@ CONNECTION = (
     one("connect_timeout_s", "dcmTCPConnectTimeout", Kind.MILLISECONDS, "opening the connection"),
     one("close_delay_s", "dcmTCPCloseDelay", Kind.MILLISECONDS, "wait before closing"),
     one("send_buffer_bytes", "dcmTCPSendBufferSize", Kind.INTEGER, "SO_SNDBUF, 0 for the system's"),
-    one("receive_buffer_bytes", "dcmTCPReceiveBufferSize", Kind.INTEGER, "SO_RCVBUF, likewise"),
+    one(
+        "receive_buffer_bytes",
+        "dcmTCPReceiveBufferSize",
+        Kind.INTEGER,
+        "SO_RCVBUF, 0 for the system's",
+    ),
     one("tcp_no_delay", "dcmTCPNoDelay", Kind.BOOLEAN, "TCP_NODELAY"),
     one("bind_address", "dcmBindAddress", Kind.TEXT, "address to listen on"),
     one("client_bind_address", "dcmClientBindAddress", Kind.TEXT, "source address"),
@@ -221,12 +236,17 @@ CONNECTION = (
     one("send_timeout_s", "dcmSendTimeout", Kind.MILLISECONDS, "sending a DIMSE request"),
     one("store_timeout_s", "dcmStoreTimeout", Kind.MILLISECONDS, "sending a C-STORE request"),
     one("response_timeout_s", "dcmResponseTimeout", Kind.MILLISECONDS, "wait for a response"),
-    one("retrieve_timeout_s", "dcmRetrieveTimeout", Kind.MILLISECONDS, "same for C-MOVE, C-GET"),
+    one(
+        "retrieve_timeout_s",
+        "dcmRetrieveTimeout",
+        Kind.MILLISECONDS,
+        "wait for a response of C-MOVE or C-GET",
+    ),
     one(
         "retrieve_timeout_total",
         "dcmRetrieveTimeoutTotal",
         Kind.BOOLEAN,
-        "pending responses do not restart that wait",
+        "pending responses do not restart the wait for retrieves",
     ),
     one("idle_timeout_s", "dcmIdleTimeout", Kind.MILLISECONDS, "close an idle association"),
 )

@@ -84,7 +84,7 @@ def test_required_rows_are_the_ones_the_schema_demands() -> None:
         assert required == set(load_schema().classes[name.lower()].must)
 
 
-@pytest.mark.parametrize("name", ["make_default", "make_schema"])
+@pytest.mark.parametrize("name", ["make_default", "make_schema", "make_reference"])
 def test_generated_files_are_up_to_date(name: str) -> None:
     module = script(name)
     folder: Path = module.FOLDER
