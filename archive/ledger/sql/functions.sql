@@ -195,11 +195,15 @@ BEGIN
         VALUES (instance_pk, f->>'storage_id', f->>'storage_path', f->>'transfer_syntax_uid',
                 (f->>'object_size')::bigint, (f->>'dataset_offset')::bigint, f->>'digest');
     END IF;
+    -- An object whose copies were purged is back.
+    IF kind = 'STORED' AND v_known THEN
+        UPDATE instance i SET availability = p->>'availability' WHERE i.pk = instance_pk;
+    END IF;
     FOR v_intent IN SELECT value FROM jsonb_array_elements(intents) ORDER BY value->>'exporter_id' LOOP
         CONTINUE WHEN NOT CASE v_intent->>'reoccurred'
             WHEN 'ALWAYS' THEN true
             WHEN 'NEVER' THEN NOT v_known
-            ELSE kind IN ('STORED', 'REPLACED') END;
+            ELSE kind = 'REPLACED' OR NOT v_known END;
         IF kind IN ('DUPLICATE', 'IGNORED') THEN
             UPDATE delivery d SET current = false
             WHERE d.instance_fk = store_object.instance_pk AND d.exporter_id = v_intent->>'exporter_id' AND d.delivered;
@@ -207,6 +211,7 @@ BEGIN
         PERFORM join_export(v_intent, a->>'study_instance_uid', a->>'series_instance_uid', a->>'sop_instance_uid');
         staged := staged + 1;
     END LOOP;
+    PERFORM note_arrival(a, r, instance_pk);
     RETURN NEXT;
 END $$;
 
