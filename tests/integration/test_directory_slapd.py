@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archive.clock import SystemClock
+from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries, default_folder
 from archive.configuration.descriptors import Snapshot
 from archive.configuration.directory import LdapDirectory
@@ -45,8 +45,11 @@ def snapshot_of(directory: Directory) -> Snapshot:
 Connect = Callable[[Settings], LdapDirectory]
 
 
-class TickingClock(SystemClock):
+class TickingClock:
     """Passes an hour whenever it is asked."""
+
+    now = staticmethod(SYSTEM_CLOCK.now)
+    sleep = staticmethod(SYSTEM_CLOCK.sleep)
 
     def __init__(self) -> None:
         self._hours = count(step=3600)

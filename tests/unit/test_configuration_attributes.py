@@ -94,5 +94,6 @@ def test_generated_files_are_up_to_date(name: str) -> None:
 
 def test_object_identifiers_and_names_are_unique() -> None:
     schema = load_schema()
-    oids = [one.oid for one in (*schema.attributes.values(), *schema.classes.values())]
+    oids = [one.oid for one in schema.attributes.values()]
+    oids += [one.oid for one in schema.classes.values()]
     assert len(set(oids)) == len(oids)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archive.clock import SystemClock
+from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
 from archive.configuration.ldif import parse_ldif
@@ -15,8 +15,11 @@ from archive.errors import ConfigurationError
 from tests.directory_cases import DEVICE, WIKI_EXPORTER
 
 
-class StandingClock(SystemClock):
+class StandingClock:
     """Stands until it is moved."""
+
+    now = staticmethod(SYSTEM_CLOCK.now)
+    sleep = staticmethod(SYSTEM_CLOCK.sleep)
 
     def __init__(self) -> None:
         self.seconds = 0.0
