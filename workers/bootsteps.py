@@ -12,6 +12,7 @@ from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.telemetry import log_event
 from workers import events
+from workers.fallback import Fallback
 from workers.queues import PoolKind, configured_queues, consumed_queues, parse_kinds
 
 if TYPE_CHECKING:
@@ -110,8 +111,11 @@ class QueueSync(bootsteps.StartStopStep):
         **kwargs: object,
     ) -> None:
         super().__init__(consumer, **kwargs)
-        self._kinds = kind or parse_kinds(())
-        self._watch: QueueWatch | None = None
+        runtime = consumer.app.runtime()
+        self._watch = QueueWatch(runtime, kind or parse_kinds(()))
+        slots = consumer.controller.concurrency
+        self._fallback = Fallback(runtime, lambda: self._watch.wanted, slots=slots)
+        self._fallback.start()
         self._timer: Any = None
 
     def include_if(self, consumer: Any) -> bool:  # noqa: ANN401
@@ -121,26 +125,25 @@ class QueueSync(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:  # noqa: ANN401
         """Begin to reconcile; called again after each reconnect to the broker."""
-        if self._watch is None:
-            self._watch = QueueWatch(consumer.app.runtime(), self._kinds)
+        self._fallback.stop()
         self._timer = consumer.timer.call_repeatedly(SYNC_S, self.reconcile, (consumer,))
         self.reconcile(consumer)
 
     def stop(self, consumer: Any) -> None:  # noqa: ANN401, ARG002
-        """Pause reconciling while there is no connection."""
+        """Work without the broker while there is no connection."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._fallback.start()
 
-    def shutdown(self, consumer: Any) -> None:  # noqa: ANN401
+    def shutdown(self, consumer: Any) -> None:  # noqa: ANN401, ARG002
         """End with the worker."""
-        self.stop(consumer)
-        if self._watch is not None:
-            self._watch.stop()
+        self._watch.stop()
+        self._fallback.close()
 
     def reconcile(self, consumer: Any) -> None:  # noqa: ANN401
         """Add and cancel queues; runs in the worker's event loop and asks nobody but the watch."""
-        if consumer.task_consumer is None or self._watch is None:
+        if consumer.task_consumer is None:
             return
         consumed = {queue.name for queue in consumer.task_consumer.queues}
         wanted = self._watch.wanted

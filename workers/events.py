@@ -20,6 +20,8 @@ TASK_ABORTED: Final = "task.aborted"
 TASK_FAILED_INTERNALLY: Final = "task.failed-internally"
 TASK_REVOKED: Final = "task.revoked"
 CLAIM_LOST: Final = "task.claim-lost"
+FALLBACK_STARTED: Final = "worker.without-broker"
+FALLBACK_STOPPED: Final = "worker.with-broker"
 QUEUES_UNKNOWN: Final = "worker.queues-unknown"
 QUEUES_CHANGED: Final = "worker.queues-changed"
 

@@ -1,5 +1,6 @@
 """Redis flushed, killed, away: nothing is lost, nothing runs twice, nothing piles up."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from archive.clock import SYSTEM_CLOCK
 from archive.model.task import TaskStatus
-from tests.fix_engine import QUEUE, Engine
+from tests.fix_engine import QUEUE, Engine, overlap
 from tests.fix_process import RunningProcess, start_process, wait_until
 from tests.fix_redis import redis_binary
 
@@ -64,6 +65,34 @@ def test_a_running_task_survives_the_absence_of_redis(engine: Engine) -> None:
     engine.await_status(pk, TaskStatus.IN_PROCESS)
     engine.redis.kill()
     assert engine.await_status(pk, COMPLETED).attempt == 1
+
+
+def test_workers_go_on_without_redis(engine: Engine) -> None:
+    start(engine)
+    engine.stage_many(200, "steps:0.1")
+    await_completed(engine, 20)
+    engine.redis.kill()
+    assert engine.await_all_done() == {COMPLETED: 200}
+    assert overlap(engine.runs()) <= 16
+    late = engine.stage("steps:60")
+    task = engine.await_status(late, TaskStatus.IN_PROCESS)
+    engine.redis.start()
+    engine.await_status(engine.stage(), COMPLETED)
+    assert engine.get(late) == task
+    assert len(engine.runs()) == 202
+
+
+def test_a_worker_without_redis_ends_on_term(engine: Engine) -> None:
+    processes = start(engine)
+    engine.redis.kill()
+    pk = engine.stage("hang")
+    engine.await_status(pk, TaskStatus.IN_PROCESS)
+    for process in processes:
+        process.send(signal.SIGTERM)
+    for process in processes:
+        process.popen.wait(15)
+    assert engine.get(pk).status is TaskStatus.SCHEDULED_FOR_RETRY
+    assert engine.get(pk).failures == 0
 
 
 def test_start_without_redis(engine: Engine) -> None:
