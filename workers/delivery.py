@@ -8,11 +8,10 @@ time-out without any answer, or a refusal end the attempt; the queue's retry pol
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from archive.errors import (
     ConfigurationError,
@@ -27,6 +26,7 @@ from archive.model.entities import InstanceToSend
 from archive.telemetry import checkpoint
 from workers.association import AcceptedContext, Association
 from workers.contexts import ContextPlan, ProposedContext, choose
+from workers.dimse import MoveOriginator
 from workers.payload import NO_FILE, Payload, open_payload
 from workers.recorder import Recorder
 from workers.route import Route
@@ -39,6 +39,18 @@ if TYPE_CHECKING:
 CHECKPOINT_STORE_ANSWERED = "worker.store-answered"
 
 _FRUITLESS_LIMIT = 2
+
+
+class Supply(Protocol):
+    """Instances waiting to be sent: a deque, or what still arrives while others are sent."""
+
+    def popleft(self) -> InstanceToSend:
+        """Return the next instance; IndexError when none will come."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many wait, at least 1 as long as another one may come."""
+        ...
 
 
 @dataclass(slots=True)
@@ -55,7 +67,7 @@ class _Run:
     """
 
     contexts: tuple[ProposedContext, ...]
-    waiting: deque[InstanceToSend]
+    waiting: Supply
     recorder: Recorder
     first_settled: threading.Event = field(default_factory=threading.Event)
     granted: bool = False
@@ -72,6 +84,7 @@ class _Visit:
     """
 
     recorder: Recorder
+    originator: MoveOriginator | None
     loop: StoreLoop | None = None
     accepted: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -91,12 +104,21 @@ class Courier:
         Contexts and preferences.
     transcoder
         For what the destination does not take as stored.
+    originator
+        The C-MOVE whose sub-operations the C-STOREs are.
     """
 
     def __init__(
-        self, route: Route, plan: ContextPlan, transcoder: Transcoder, context: "TaskContext"
+        self,
+        route: Route,
+        plan: ContextPlan,
+        transcoder: Transcoder,
+        context: "TaskContext",
+        *,
+        originator: MoveOriginator | None = None,
     ) -> None:
         self._route = route
+        self._originator = originator
         self._plan = plan
         self._transcoder = transcoder
         self._context = context
@@ -107,7 +129,7 @@ class Courier:
     def deliver(
         self,
         contexts: tuple[ProposedContext, ...],
-        instances: Sequence[InstanceToSend],
+        instances: Supply,
         recorder: Recorder,
         lanes: int,
     ) -> None:
@@ -120,7 +142,7 @@ class Courier:
         lanes
             Associations at a time, 1 or more.
         """
-        run = _Run(contexts, deque(instances), recorder)
+        run = _Run(contexts, instances, recorder)
         count = max(1, min(lanes, len(instances)))
         with self._context.on_abort(self._cut):
             if count == 1:
@@ -171,7 +193,7 @@ class Courier:
         """
         fruitless = 0
         while self._may_go_on(run):
-            visit = _Visit(run.recorder)
+            visit = _Visit(run.recorder, self._originator)
             try:
                 self._visit(run, visit)
             except ObjectUnreadableError:
@@ -242,24 +264,28 @@ class Courier:
             except (StorageError, DatasetError, ConfigurationError) as error:
                 _record_unreadable(visit.recorder, instance, error)
             else:
-                _transmit(visit.recorder, loop, instance, (offered[syntax], payload))
+                _transmit(visit, loop, instance, (offered[syntax], payload))
 
 
 def _transmit(
-    recorder: Recorder, loop: StoreLoop, instance: InstanceToSend, parcel: tuple[int, Payload]
+    visit: _Visit, loop: StoreLoop, instance: InstanceToSend, parcel: tuple[int, Payload]
 ) -> None:
     """Send one data set in a context and record the response."""
     context_id, payload = parcel
     request = StoreRequest(
-        context_id, instance.sop_class_uid, instance.sop_instance_uid, payload.length
+        context_id,
+        instance.sop_class_uid,
+        instance.sop_instance_uid,
+        payload.length,
+        visit.originator,
     )
     try:
         response = loop.send(request, payload.source)
     except (PeerError, ObjectUnreadableError) as error:
-        recorder.failed(instance, str(error), transient=error.retryable)
+        visit.recorder.failed(instance, str(error), transient=error.retryable)
         raise
     checkpoint(CHECKPOINT_STORE_ANSWERED)
-    recorder.answered(instance, response.status, response.comment)
+    visit.recorder.answered(instance, response.status, response.comment)
 
 
 def _record_unreadable(recorder: Recorder, instance: InstanceToSend, error: DicomqError) -> None:

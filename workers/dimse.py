@@ -35,6 +35,8 @@ _DATASET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE = 0x1000
+_MOVE_ORIGINATOR_AET = 0x1030
+_MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 
 
 class InvalidMessageError(PeerError):
@@ -59,19 +61,51 @@ class Fragment:
     value: bytes
 
 
-def encode_store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> bytes:
-    """Return the command set of a C-STORE-RQ of medium priority (PS3.7 §9.3.1.1)."""
+@dataclass(frozen=True, slots=True)
+class MoveOriginator:
+    """Which C-MOVE a C-STORE is a sub-operation of (PS3.7 §9.1.1.1).
+
+    Attributes
+    ----------
+    priority
+        Priority (0000,0700) of that C-MOVE, which its sub-operations take over.
+    """
+
+    aet: str
+    message_id: int
+    priority: int = _MEDIUM_PRIORITY
+
+
+def encode_store_request(
+    message_id: int,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    originator: MoveOriginator | None = None,
+) -> bytes:
+    """Return the command set of a C-STORE-RQ, of medium priority by itself (PS3.7 §9.3.1.1)."""
+    priority = originator.priority if originator else _MEDIUM_PRIORITY
     body = b"".join(
         (
             _element(_AFFECTED_SOP_CLASS, _uid(sop_class_uid)),
             _element(_COMMAND_FIELD, _short(_C_STORE_RQ)),
             _element(_MESSAGE_ID, _short(message_id)),
-            _element(_PRIORITY, _short(_MEDIUM_PRIORITY)),
+            _element(_PRIORITY, _short(priority)),
             _element(_DATASET_TYPE, _short(_DATASET_FOLLOWS)),
             _element(_AFFECTED_SOP_INSTANCE, _uid(sop_instance_uid)),
+            *_originator_elements(originator),
         )
     )
     return _element(0x0000, struct.pack("<L", len(body))) + body
+
+
+def _originator_elements(originator: MoveOriginator | None) -> tuple[bytes, ...]:
+    if originator is None:
+        return ()
+    aet = originator.aet.encode("ascii")
+    return (
+        _element(_MOVE_ORIGINATOR_AET, aet + b" " if len(aet) % 2 else aet),
+        _element(_MOVE_ORIGINATOR_MESSAGE_ID, _short(originator.message_id)),
+    )
 
 
 def pdu_header(context_id: int, length: int, *, is_command: bool, is_last: bool) -> bytes:

@@ -5,7 +5,7 @@ repeated sends only what is missing. The export is completed when every instance
 that says so; only then do the notifications follow (PS3.4 Annex B, Annex R).
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -145,7 +145,7 @@ def _send_all(
             if stopped_by is not None and stopped_by.retryable:
                 recorder.tally.remaining += len(members)
             else:
-                courier.deliver(contexts, members, recorder, lanes)
+                courier.deliver(contexts, deque(members), recorder, lanes)
 
 
 def _set_excluded_aside(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import ObjectUnreadableError, PeerError, PeerTimeoutError
 from workers import dimse
-from workers.dimse import InvalidMessageError, StoreResponse
+from workers.dimse import InvalidMessageError, MoveOriginator, StoreResponse
 
 if TYPE_CHECKING:
     from workers.association import Association
@@ -50,12 +50,15 @@ class StoreRequest:
         An accepted context whose transfer syntax is that of the bytes.
     length
         Bytes of the encoded data set; the source has to deliver exactly that many.
+    originator
+        The C-MOVE that this is a sub-operation of.
     """
 
     context_id: int
     sop_class_uid: str
     sop_instance_uid: str
     length: int
+    originator: MoveOriginator | None = None
 
 
 class StoreLoop:
@@ -127,7 +130,7 @@ class StoreLoop:
     def _segments(self, request: StoreRequest, source: ByteSource) -> Iterator[_Buffers]:
         """Yield what to write: the command set with the first data, then one buffer at a time."""
         command = dimse.encode_store_request(
-            self._message_id, request.sop_class_uid, request.sop_instance_uid
+            self._message_id, request.sop_class_uid, request.sop_instance_uid, request.originator
         )
         head = tuple(dimse.command_pdus(request.context_id, command, self._fragment_length))
         remaining = request.length
