@@ -219,7 +219,10 @@ def _report(
     studies: Sequence[DemoStudy], tally: Tally, environment: Mapping[str, str], console: Console
 ) -> int:
     """Print the counts of each study; return 0 if they all agree."""
-    table = Table("study", "sent", "received", "exported", "notified", title="Objects per study")
+    table = Table(title="Objects per study")
+    table.add_column("study", no_wrap=True, min_width=48)
+    for name in ("sent", "received", "exported", "notified"):
+        table.add_column(name, justify="right")
     agree = True
     with contextlib.closing(Ledger(environment["DATABASE_URL"], max_connections=1)) as ledger:
         for study in studies:
@@ -229,8 +232,9 @@ def _report(
             counts = [len(uids), received, len(uids & tally.exported), len(uids & tally.notified)]
             agree = agree and len(set(counts)) == 1
             style = "green" if len(set(counts)) == 1 else "red"
-            name = f"{study.modality} {study.study_instance_uid}"
-            table.add_row(name, *map(str, counts), style=style)
+            table.add_row(
+                f"{study.modality} {study.study_instance_uid}", *map(str, counts), style=style
+            )
     console.print(table)
     console.print("All counts agree." if agree else "The counts differ.")
     return 0 if agree else 1

@@ -20,6 +20,8 @@ from psycopg.rows import class_row
 from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
 from archive.configuration.ldif import parse_ldif
+from archive.configuration.settings import Settings
+from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from tests.fix_peer import SentObjects, echo, send_files
 from tests.fix_process import RunningProcess, free_port, start_process, wait_until
@@ -86,11 +88,24 @@ class System:
     # --- configuration
 
     def configure(self, *ldif: str) -> None:
-        """Apply change records to the directory."""
+        """Apply change records to the directory and wait until every process has seen them."""
         target = EmbeddedDirectory(self.directory / "directory.ldif")
         for text in ldif:
             for record in parse_ldif(dedent(text).encode()).records:
                 target.apply(record)
+        settings = Settings.from_environment(self.environment)
+        words = f"configuration {open_source(settings).snapshot().fingerprint} "
+        self.wait_until(lambda: self._have_all_said(words), what="the configuration to be read")
+
+    def _have_all_said(self, words: str) -> bool:
+        waiting = [
+            name
+            for name, process in self.processes.items()
+            if process.is_alive() and words not in process.output()
+        ]
+        if any(name.startswith("scp") for name in waiting):
+            echo(self.port)  # an SCP looks at the directory when an association is requested
+        return not waiting
 
     def place_peer(self, title: str, port: int) -> None:
         """Tell the directory on which loopback port a peer listens that it names."""
