@@ -215,7 +215,9 @@ def _with_follow_ups(
     return replace(result, follow_ups=follow_ups(task, exporter, snapshot))
 
 
-def follow_ups(task: Task, exporter: "Exporter", snapshot: "Snapshot") -> tuple[NewTask, ...]:
+def follow_ups(
+    task: Task | NewTask, exporter: "Exporter", snapshot: "Snapshot"
+) -> tuple[NewTask, ...]:
     """Return one availability notification per dcmIanDestination, in their order.
 
     The notification covers what the destination holds of the study; after `noop:`, which

@@ -67,7 +67,7 @@ class NotificationProcessor:
 def _fixed(tx: Transaction, task: Task, details: IanDetails) -> FixedNotification | None:
     """Return the N-CREATE for what can be announced now, None when there is nothing."""
     study_instance_uid = task.study_instance_uid or ""
-    references = _references(tx, study_instance_uid, details)
+    references = _references(tx, task, details)
     if not references:
         return None
     dataset = build_notification(study_instance_uid, references, details)
@@ -78,12 +78,13 @@ def _fixed(tx: Transaction, task: Task, details: IanDetails) -> FixedNotificatio
     return FixedNotification(new_uid(), dataset.to_json())
 
 
-def _references(
-    tx: Transaction, study_instance_uid: str, details: IanDetails
-) -> list[InstanceReference]:
+def _references(tx: Transaction, task: Task, details: IanDetails) -> list[InstanceReference]:
+    study_instance_uid = task.study_instance_uid or ""
     if details.held_by_exporter is not None:
         return deliveries.held_by(tx, study_instance_uid, details.held_by_exporter)
-    return objects.instance_references(tx, study_instance_uid)
+    return objects.instance_references(
+        tx, study_instance_uid, task.series_instance_uid, task.sop_instance_uid
+    )
 
 
 def _send(

@@ -153,6 +153,12 @@ def count_by_status(tx: Transaction, wanted: TaskFilter) -> dict[TaskStatus, int
     return {TaskStatus(status): number for status, number in rows}
 
 
+def due_in_s(tx: Transaction, at: datetime | None) -> float:
+    """Return the seconds from the database's present time until `at`; 0 for None."""
+    row = tx.execute(load_queries("operations")["due_in_s"], {"at": at}).fetchone()
+    return float(row[0]) if row else 0.0
+
+
 def batches(tx: Transaction, wanted: TaskFilter, limit: int = 1000) -> list[Batch]:
     """Return the batches that have matching tasks, latest change first; only those are counted."""
     conditions, parameters = _conditions(wanted)

@@ -10,6 +10,10 @@ SELECT count(*) FROM task WHERE {conditions};
 -- How many matching tasks stand in each status.
 SELECT status, count(*) FROM task WHERE {conditions} GROUP BY status;
 
+-- due_in_s --
+-- Seconds until a time, by the clock that decides when a task is due.
+SELECT coalesce(extract(epoch FROM %(at)s::timestamptz - clock_timestamp()), 0)::float8;
+
 -- batches --
 -- Batches of matching tasks, latest change first: counts by status, who sends them, and times.
 WITH part AS (
