@@ -1,10 +1,12 @@
 """What pynetdicom's events and the receiving seam lead to; the scp's only broad `except`."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import evt
 
 from archive import telemetry
@@ -12,7 +14,9 @@ from archive.errors import DicomqError
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance, association_request
 from scp.dimse import StoreAnswer, StoreRequest
+from scp.matching import FindStatus
 from scp.negotiation import Rejection, RejectResult, RejectSource
+from scp.query import QueryService, Response, accepted_negotiation, failure, find_request
 from scp.receiving import StoreAssociation
 from scp.statuses import StoreStatus, status_of
 from scp.store import Incoming, Session, StoreService
@@ -30,15 +34,20 @@ _log = logging.getLogger(__name__)
 class Handlers:
     """Connects associations with the service."""
 
-    def __init__(self, acceptance: Acceptance, service: StoreService) -> None:
+    def __init__(
+        self, acceptance: Acceptance, service: StoreService, queries: QueryService
+    ) -> None:
         self._acceptance = acceptance
         self._service = service
+        self._queries = queries
 
     def bound(self) -> list[tuple[evt.EventType, Callable[[evt.Event], object]]]:
         """Return pynetdicom's events with their handlers."""
         return [
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_C_ECHO, self.on_echo),
+            (evt.EVT_SOP_EXTENDED, self.on_extended_negotiation),
+            (evt.EVT_C_FIND, self.on_find),
             (evt.EVT_RELEASED, self.on_ended),
             (evt.EVT_ABORTED, self.on_ended),
         ]
@@ -63,6 +72,23 @@ class Handlers:
     def on_echo(self, _event: evt.Event) -> int:
         """Answer a C-ECHO (PS3.4 Annex A)."""
         return StoreStatus.SUCCESS
+
+    def on_extended_negotiation(self, event: evt.Event) -> dict[UID, bytes]:
+        """Answer SOP Class Extended Negotiation (PS3.7 §D.3.3.5)."""
+        return accepted_negotiation(cast("Any", event).app_info)
+
+    def on_find(self, event: evt.Event) -> Iterator[Response]:
+        """Answer a C-FIND (PS3.4 §C.4.1)."""
+        session = cast("StoreAssociation", event.assoc).session
+        if session is None:
+            yield FindStatus.UNABLE_TO_PROCESS, None
+            return
+        request = find_request(event, _identifier(event))
+        try:
+            yield from self._queries.find(request, session.snapshot, session.ae)
+        except Exception:  # noqa: BLE001 - every error has to be answered
+            _log.exception("defect while a C-FIND was being answered")
+            yield failure(FindStatus.UNABLE_TO_PROCESS, "internal error"), None
 
     def on_ended(self, event: evt.Event) -> None:
         """Say that an association ended."""
@@ -94,6 +120,15 @@ class Handlers:
         receiver = GuardedReceiver(self._service, session, request)
         receiver.begin((abstract_syntax, transfer_syntax))
         return receiver
+
+
+def _identifier(event: evt.Event) -> Dataset | None:
+    """Return the identifier of a query, None when it cannot be decoded."""
+    try:
+        return event.identifier
+    except Exception as error:  # noqa: BLE001 - decoding raises anything for hostile bytes
+        _log.warning("identifier of %s: %s", event.assoc.requestor.ae_title, error)
+        return None
 
 
 def _reject(assoc: StoreAssociation, rejection: Rejection) -> None:

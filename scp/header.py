@@ -5,9 +5,9 @@ before them are walked, once, and only the values that somebody asks for are dec
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydicom.charset import decode_bytes, default_encoding, python_encoding
 from pydicom.dataelem import RawDataElement
@@ -20,6 +20,7 @@ from archive.model.entities import ObjectAttributes
 from archive.model.identifiers import check_uid
 from scp.dimse import StoreRequest
 from scp.elements import Element, Encoding, Source, walk
+from scp.further import FURTHER_TAGS, further_attributes
 from scp.statuses import RefusedObjectError, StoreStatus
 
 _IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
@@ -87,12 +88,24 @@ class Header:
             transfer_syntax_uid=transfer_syntax_uid,
             rows=self._number(_ROWS),
             columns=self._number(_COLUMNS),
+            further=self._further(),
             **{name: self._text(tag) for name, tag in _TEXTS.items()},
         )
 
+    def _further(self) -> dict[str, dict[str, Any]]:
+        present = FURTHER_TAGS & self.elements.keys()
+        return further_attributes(self._subset(present | {_SPECIFIC_CHARACTER_SET}))
+
     def dataset(self) -> Dataset:
         """Return the elements as a data set whose values are decoded when asked for."""
-        raw = {BaseTag(tag): self._raw(element) for tag, element in self.elements.items()}
+        return self._subset(self.elements.keys())
+
+    def _subset(self, tags: Collection[int]) -> Dataset:
+        raw = {
+            BaseTag(tag): self._raw(element)
+            for tag, element in self.elements.items()
+            if tag in tags
+        }
         dataset = Dataset({tag: each for tag, each in raw.items() if each is not None})
         dataset.set_original_encoding(
             self.encoding.is_implicit, self.encoding.is_little_endian, self._character_sets()

@@ -25,6 +25,7 @@ from archive.telemetry import log_event
 from scp.acceptance import Acceptance
 from scp.handlers import Handlers
 from scp.negotiation import offered_pdu_length
+from scp.query import QueryService
 from scp.receiving import BindingServer, StoreAssociation, StoreRequestHandler
 from scp.store import StoreService
 
@@ -147,8 +148,11 @@ class ScpServer:
         self._grace_s = grace_s
         self._fingerprint = ""
         self.acceptance = Acceptance(source, settings, address.configured_port)
-        self.handlers = Handlers(self.acceptance, StoreService(ledger, clock))
+        self.handlers = Handlers(
+            self.acceptance, StoreService(ledger, clock), QueryService(ledger, clock)
+        )
         _config.LOG_HANDLER_LEVEL = "none"
+        _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
         ae = ApplicationEntity("DICOMQ")
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME

@@ -9,8 +9,10 @@ pytest_plugins = (
     "tests.fix_peer",
     "tests.fix_objects",
     "tests.fix_system",
+    "tests.fix_scp",
     "tests.fix_engine",
     "tests.fix_export",
     "tests.fix_raw_peer",
+    "tests.fix_query",
     "tests.fix_session",
 )

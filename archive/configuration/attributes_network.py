@@ -117,6 +117,36 @@ ARCHIVE = (
         "take relational retrieves without negotiation",
     ),
     one(
+        "query_max_number_of_results",
+        "dcmQueryMaxNumberOfResults",
+        Kind.INTEGER,
+        "most matches of a C-FIND without a unique key, 0 for any number",
+    ),
+    one(
+        "relational_query_negotiation_lenient",
+        "dcmRelationalQueryNegotiationLenient",
+        Kind.BOOLEAN,
+        "take relational queries without negotiation",
+    ),
+    one(
+        "spanning_c_find_scp",
+        "dcmSpanningCFindSCP",
+        Kind.AE_TITLE,
+        "C-FIND SCP whose matches are returned too",
+    ),
+    one(
+        "spanning_c_find_scp_policy",
+        "dcmSpanningCFindSCPPolicy",
+        Kind.SPANNING,
+        "how its matches and the own ones come together",
+    ),
+    many(
+        "spanning_c_find_scp_retrieve_aets",
+        "dcmSpanningCFindSCPRetrieveAET",
+        Kind.AE_TITLE,
+        "Retrieve AE Title of its matches instead of what it says",
+    ),
+    one(
         "restrict_retrieve_silently",
         "dcmRestrictRetrieveSilently",
         Kind.BOOLEAN,

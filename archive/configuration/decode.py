@@ -244,6 +244,7 @@ _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.ENTITY: _entity,
     Kind.REOCCURRED: _choice("NEVER", "ALWAYS", "REPLACE"),
     Kind.OVERWRITE: _choice("NEVER", "SAME_SOURCE", "ALWAYS", "EVEN_WITH_EQUAL_DIGEST"),
+    Kind.SPANNING: _choice("REPLACE", "MERGE", "SUPPLEMENT"),
     Kind.ROLE: lambda text: TransferRole(_choice(*TransferRole)(text)),
     Kind.ZONE: _zone,
     Kind.DIGEST: _choice(*_DIGESTS),

@@ -123,6 +123,11 @@ class ArchiveOptions:
     retrieve_task_warning_on_no_match: bool = False
     retrieve_task_warning_on_warnings: bool = False
     role_selection_negotiation_lenient: bool = False
+    query_max_number_of_results: int = 0
+    relational_query_negotiation_lenient: bool = False
+    spanning_c_find_scp: str | None = None
+    spanning_c_find_scp_policy: str = "REPLACE"
+    spanning_c_find_scp_retrieve_aets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

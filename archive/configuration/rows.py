@@ -22,6 +22,7 @@ class Kind(StrEnum):
     ENTITY = "Study, Series or Instance"
     REOCCURRED = "NEVER, ALWAYS or REPLACE"
     OVERWRITE = "NEVER, SAME_SOURCE, ALWAYS or EVEN_WITH_EQUAL_DIGEST"
+    SPANNING = "REPLACE, MERGE or SUPPLEMENT"
     ROLE = "SCU or SCP"
     ORDERED = "values with order prefix {0}"
     PEER_LIMITS = "AE title=number"

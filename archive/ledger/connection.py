@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 from psycopg import errors, sql
@@ -26,6 +26,13 @@ _CONNECT_TIMEOUT_S = 10
 _KEEPALIVE_IDLE_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_COUNT = 3
+_OPTIONS: dict[str, Any] = {
+    "connect_timeout": _CONNECT_TIMEOUT_S,
+    "application_name": "dicomq",
+    "keepalives_idle": _KEEPALIVE_IDLE_S,
+    "keepalives_interval": _KEEPALIVE_INTERVAL_S,
+    "keepalives_count": _KEEPALIVE_COUNT,
+}
 
 
 @contextmanager
@@ -80,14 +87,7 @@ class Ledger:
         self._dsn = dsn
         self._pool = ConnectionPool(
             dsn,
-            kwargs={
-                "autocommit": True,
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "application_name": "dicomq",
-                "keepalives_idle": _KEEPALIVE_IDLE_S,
-                "keepalives_interval": _KEEPALIVE_INTERVAL_S,
-                "keepalives_count": _KEEPALIVE_COUNT,
-            },
+            kwargs={**_OPTIONS, "autocommit": True},
             min_size=min_connections,
             max_size=max_connections,
             timeout=wait_s,
@@ -128,6 +128,18 @@ class Ledger:
             connection broke during the commit itself.
         """
         with translated_errors(), self._pool.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def long_transaction(self) -> Iterator[Transaction]:
+        """Open a transaction on a connection of its own, for what may take as long as a peer.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When PostgreSQL cannot be reached.
+        """
+        with translated_errors(), psycopg.connect(self._dsn, **_OPTIONS) as connection:
             yield connection
 
     @contextmanager

@@ -18,6 +18,8 @@ from archive.model.entities import (
 )
 from archive.model.task import ExportIntent
 
+_LONGEST_TEXT = 512
+
 
 def store_object(
     tx: Transaction,
@@ -106,9 +108,9 @@ def count_instances(tx: Transaction, study: str) -> int:
 
 
 def _without_nul(record: dict[str, object]) -> dict[str, object]:
-    """Drop NUL characters, which PostgreSQL text cannot hold, from a peer's padding."""
+    """Drop from a peer's text what PostgreSQL or its indexes cannot hold: NUL, excess length."""
     return {
-        name: value.replace("\0", "") if isinstance(value, str) else value
+        name: value.replace("\0", "")[:_LONGEST_TEXT] if isinstance(value, str) else value
         for name, value in record.items()
     }
 

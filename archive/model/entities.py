@@ -1,6 +1,7 @@
 """What is known of a stored object: the indexed attributes and where its bytes lie (PS3.3 §7)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -10,6 +11,11 @@ class ObjectAttributes:
 
     Text is decoded to Unicode; an absent or empty element is None. Dates and times are kept as
     the DA and TM text of the object.
+
+    Attributes
+    ----------
+    further
+        Attributes without a column in the DICOM JSON model, by table and tag.
     """
 
     sop_class_uid: str
@@ -41,6 +47,7 @@ class ObjectAttributes:
     number_of_frames: str | None = None
     rows: int | None = None
     columns: int | None = None
+    further: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ QUEUES = {
     "StgCmtSCP": "Storage Commitment SCP Tasks",
     "StgVerTasks": "Storage Verification Tasks",
     "Retrieve": "Dicom Retrieve Tasks",
+    "LeadingCFind": "Leading C-FIND Tasks",
     "MPPSSCU": "MPPS Forward Tasks",
     "HL7Send": "HL7 Forward Tasks",
     "RSClient": "RESTful Forward Tasks",
@@ -58,6 +59,11 @@ AVAILABILITY_NOTIFICATION = (
     "1.2.840.10008.5.1.4.33",
     "Instance Availability Notification SOP Class",
 )
+QUERIES = {
+    "1.2.840.10008.5.1.4.1.2.1.1": "Patient Root Query/Retrieve Information Model - FIND",
+    "1.2.840.10008.5.1.4.1.2.2.1": "Study Root Query/Retrieve Information Model - FIND",
+    "1.2.840.10008.5.1.4.1.2.3.1": "Patient/Study Only Query/Retrieve Information Model - FIND",
+}
 PEERS = {
     "storescp": ("STORESCP", 11115, ("SCP",)),
     "ianscp": ("IANSCP", 11117, ("SCP",)),
@@ -232,6 +238,9 @@ def capabilities() -> Iterator[str]:
     yield capability(ae, VERIFICATION, "SCP", native)
     yield capability(ae, VERIFICATION, "SCU", native)
     yield capability(ae, AVAILABILITY_NOTIFICATION, "SCU", native)
+    for sop in QUERIES.items():
+        for role in ("SCP", "SCU"):
+            yield capability(ae, sop, role, native)
     syntaxes = stored_syntaxes()
     for sop in storage_classes().items():
         for role in ("SCP", "SCU"):

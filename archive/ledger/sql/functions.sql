@@ -159,13 +159,15 @@ BEGIN
         WHERE s.study_fk = v_study.pk AND s.series_instance_uid = a->>'series_instance_uid';
     END IF;
 
+    PERFORM supplement_further(v_study, v_series, a->'further') WHERE a->'further' <> '{}';
+
     INSERT INTO instance (series_fk, sop_class_uid, sop_instance_uid, instance_number, content_date, content_time,
                           number_of_frames, image_rows, image_columns, retrieve_aets, availability, calling_aet,
-                          called_aet)
+                          called_aet, attributes)
     VALUES (v_series.pk, a->>'sop_class_uid', a->>'sop_instance_uid', a->>'instance_number', a->>'content_date',
             a->>'content_time', a->>'number_of_frames', (a->>'rows')::integer, (a->>'columns')::integer,
             ARRAY(SELECT jsonb_array_elements_text(p->'retrieve_aets')), p->>'availability', r->>'calling_aet',
-            r->>'called_aet')
+            r->>'called_aet', a->'further'->'instance')
     ON CONFLICT (sop_instance_uid) DO NOTHING
     RETURNING pk INTO instance_pk;
     v_known := NOT FOUND;
