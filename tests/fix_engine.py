@@ -1,7 +1,6 @@
 """Dispatcher and workers as processes over real servers, with scripted processors."""
 
 import base64
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -208,25 +207,30 @@ def overlap(runs: list[Run]) -> int:
     return most
 
 
-@pytest.fixture
-def engine(
-    ledger: Ledger, ledger_url: str, own_redis: RedisServer, spawn: Spawn, tmp_path: Path
-) -> Iterator[Engine]:
-    """Engine without processes, to be started by the test; short leases."""
+def new_engine(
+    ledger: Ledger, ledger_url: str, redis: RedisServer, *, spawn: Spawn, directory: Path
+) -> Engine:
+    """Return an engine without processes, with short leases and one queue."""
     environment = {
         "DATABASE_URL": ledger_url,
-        "REDIS_URL": own_redis.url,
-        "DICOMQ_DATA": str(tmp_path),
+        "REDIS_URL": redis.url,
+        "DICOMQ_DATA": str(directory),
         "DICOMQ_DEVICE": DEVICE,
         "DICOMQ_LEASE_S": "3",
         "DICOMQ_HEARTBEAT_S": "0.5",
         "DICOMQ_POLL_S": "2",
     }
-    started = Engine(ledger, own_redis, tmp_path, environment, spawn)
-    started.configure({QUEUE: {}})
+    made = Engine(ledger, redis, directory, environment, spawn)
+    made.configure({QUEUE: {}})
+    return made
+
+
+@pytest.fixture
+def engine(
+    ledger: Ledger, ledger_url: str, own_redis: RedisServer, spawn: Spawn, tmp_path: Path
+) -> Iterator[Engine]:
+    """Engine without processes, to be started by the test."""
+    started = new_engine(ledger, ledger_url, own_redis, spawn=spawn, directory=tmp_path)
     yield started
     for process in started.processes:
         process.send(signal.SIGCONT)
-    if os.environ.get("ENGINE_LOGS"):
-        for process in started.processes:
-            sys.stderr.write(process.output())

@@ -85,13 +85,20 @@ class QueueWatch:
             try:
                 self.refresh()
                 self._usable = True
-            except DicomqError as error:
+            except Exception as error:  # noqa: BLE001 - without this thread queues would not change
                 self._report(error)
             self._stopped.wait(SYNC_S)
 
-    def _report(self, error: DicomqError) -> None:
+    def _report(self, error: Exception) -> None:
+        """Log the first of several failures in a row."""
         if self._usable:
-            log_event(LOGGER, events.QUEUES_UNKNOWN, level=logging.WARNING, message=str(error))
+            log_event(
+                LOGGER,
+                events.QUEUES_UNKNOWN,
+                level=logging.WARNING,
+                exc_info=not isinstance(error, DicomqError),
+                message=str(error),
+            )
         self._usable = False
 
 

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -62,18 +63,25 @@ def dispatch_once(app: WorkerApp) -> int:
 
 
 def serve(app: WorkerApp) -> None:
-    """Dispatch and rescue until TERM or INT."""
+    """Dispatch, rescue and probe until TERM or INT.
+
+    A defect in one of the loops ends the process: whoever supervises it starts a whole one.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _services(app) as services:
-        loops = {"rescuer": services.rescuer.run, "breaker": services.breaker.run}
-        threads = [
-            threading.Thread(target=loop, args=(stop,), name=name) for name, loop in loops.items()
-        ]
-        for thread in threads:
-            thread.start()
-        services.dispatcher.run(stop)
+        beside = (services.rescuer.run, services.breaker.run)
+        with ThreadPoolExecutor(len(beside)) as pool:
+            futures = [pool.submit(_until_stopped, loop, stop) for loop in beside]
+            _until_stopped(services.dispatcher.run, stop)
+        for future in futures:
+            future.result()
+
+
+def _until_stopped(loop: Callable[[threading.Event], None], stop: threading.Event) -> None:
+    """Run a loop; when it fails the others end too, and the process with them."""
+    try:
+        loop(stop)
+    finally:
         stop.set()
-        for thread in threads:
-            thread.join()

@@ -106,7 +106,7 @@ class Fallback:
                 try:
                     hints = self.take() if len(under_way) < self._slots else []
                 except DicomqError:
-                    hints = []  # the lease keeper and the queue watch have said so
+                    hints = []  # the lease keeper and the queue watch report it
                 run = self._runtime.runner.run
                 under_way |= {pool.submit(run, hint.task_pk, hint.attempt) for hint in hints}
                 under_way = wait(under_way, 0).not_done

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from archive.clock import Clock
-from archive.errors import LedgerUnavailableError
+from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import CANCEL_CHANNEL, Ledger, Listener
 from archive.model.task import Hint, Task
@@ -196,13 +196,23 @@ class LeaseKeeper:
             try:
                 with self._ledger.listen(CANCEL_CHANNEL) as listener:
                     self._keep(listener)
-            except LedgerUnavailableError as error:
-                if self._ledger_was_reachable:
-                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
-                self._ledger_was_reachable = False
+            except Exception as error:  # noqa: BLE001 - without this thread leases lapse unnoticed
+                self._report(error)
                 self._give_up_lapsed(self._claims())
                 self.tick()
                 self._closed.wait(self._config.reaction_s)
+
+    def _report(self, error: Exception) -> None:
+        """Log the first of several failures in a row."""
+        if self._ledger_was_reachable:
+            log_event(
+                LOGGER,
+                LEDGER_UNAVAILABLE,
+                level=logging.WARNING,
+                exc_info=not isinstance(error, DicomqError),
+                message=f"leases cannot be renewed: {error}",
+            )
+        self._ledger_was_reachable = False
 
     def _keep(self, listener: Listener) -> None:
         next_beat = self._clock.monotonic()
