@@ -2,7 +2,6 @@
 
 from typing import Final
 
-TASKS_DISPATCHED: Final = "dispatcher.dispatched"
 TASKS_RECALLED: Final = "dispatcher.recalled"
 TASKS_RESCUED: Final = "dispatcher.rescued"
 TASKS_PURGED: Final = "dispatcher.purged"
@@ -10,7 +9,6 @@ DISPATCHER_STARTED: Final = "dispatcher.started"
 DISPATCHER_STOPPED: Final = "dispatcher.stopped"
 DISPATCHER_HALTED: Final = "dispatcher.halted"
 DISPATCHER_RECOVERED: Final = "dispatcher.recovered"
-TASK_DROPPED: Final = "task.dropped"
 TASK_FINISHED: Final = "task.finished"
 TASK_RELEASED: Final = "task.released"
 TASK_HELD: Final = "task.held"
