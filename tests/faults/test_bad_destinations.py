@@ -13,7 +13,7 @@ from tests.fix_dcmtk import Dcmtk
 from tests.fix_objects import generate_studies
 from tests.fix_peer import SUCCESS, StoreScp, echo
 from tests.fix_process import free_port
-from tests.fix_system import ARCHIVE, System, TaskRow
+from tests.fix_system import ARCHIVE, DEVICES, System, TaskRow
 
 QUEUE = "Destination"
 SECOND = "1.2.826.0.1.9.1.1.2"
@@ -105,21 +105,17 @@ def test_hangs(system: System, stage: Callable[[int], None]) -> None:
     assert "STORESCP" in text(task)
 
 
-def test_not_configured(system: System, tmp_path: Path) -> None:
-    system.export_to(free_port())
+def test_not_configured(system: System, stage: Callable[[int], None]) -> None:
     system.configure(f"""\
-        dn: dcmExporterID=STORESCP,{ARCHIVE}
-        changetype: modify
-        replace: dcmURI
-        dcmURI: dicom:NOSUCHAE
+        dn: dicomAETitle=STORESCP,dicomDeviceName=storescp,{DEVICES}
+        changetype: delete
         """)
-    [study] = generate_studies(tmp_path / "objects", studies=1)
-    assert len(system.store(list(study.files.values())).accepted) == 1
+
+    stage(free_port())
 
     task = final(system)
-
-    assert task.status == "FAILED"
-    assert "NOSUCHAE" in text(task)
+    assert (task.status, task.failures) == ("FAILED", 2)
+    assert "dicomAETitle=STORESCP" in text(task)
 
 
 @pytest.fixture
