@@ -30,6 +30,7 @@ DEFAULT_RELEASE_S = 10.0
 DEFAULT_STALL_S = 60.0
 DEFAULT_STORE_S = 1800.0
 DEFAULT_RESPONSE_S = 120.0
+DEFAULT_RETRIEVE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class TimeLimits:
         Sending one whole C-STORE request (dcmStoreTimeout).
     response_s
         From the end of a request to its response (dcmResponseTimeout).
+    retrieve_s
+        From a C-MOVE request to its first response, and from one response to the next
+        (dcmRetrieveTimeout).
     """
 
     connect_s: float = DEFAULT_CONNECT_S
@@ -58,6 +62,7 @@ class TimeLimits:
     stall_s: float = DEFAULT_STALL_S
     store_s: float = DEFAULT_STORE_S
     response_s: float = DEFAULT_RESPONSE_S
+    retrieve_s: float = DEFAULT_RETRIEVE_S
 
 
 def time_limits(connection: "Connection") -> TimeLimits:
@@ -70,6 +75,7 @@ def time_limits(connection: "Connection") -> TimeLimits:
         stall_s=min(connection.send_timeout_s or DEFAULT_STALL_S, store_s),
         store_s=store_s,
         response_s=connection.response_timeout_s or DEFAULT_RESPONSE_S,
+        retrieve_s=connection.retrieve_timeout_s or DEFAULT_RETRIEVE_S,
     )
 
 
