@@ -6,9 +6,11 @@ from archive.model.task import TaskKind
 from workers.export import ExportProcessor
 from workers.instance_availability import NotificationProcessor
 from workers.processor import Processor
+from workers.retrieve import RetrieveProcessor
 
 PROCESSORS: Mapping[TaskKind, Processor] = {
     TaskKind.EXPORT: ExportProcessor(),
     TaskKind.IAN: NotificationProcessor(),
+    TaskKind.RETRIEVE: RetrieveProcessor(),
 }
 """Kinds without an entry cannot be performed by this version; the runner fails their tasks."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from archive.configuration.descriptors import Snapshot
 from archive.errors import InvalidValueError
+from archive.model.retrieval import INTERACTIVE_QUEUE, RETRIEVE_QUEUE
 
 
 class PoolKind(StrEnum):
@@ -28,7 +29,8 @@ KIND_BY_QUEUE: dict[str, PoolKind] = {
     "IANSCU": PoolKind.NOTIFY,
     "StgCmtSCU": PoolKind.COMMIT,
     "StgCmtSCP": PoolKind.COMMIT,
-    "Retrieve": PoolKind.RETRIEVE,
+    RETRIEVE_QUEUE: PoolKind.RETRIEVE,
+    INTERACTIVE_QUEUE: PoolKind.RETRIEVE,
     "LeadingCFind": PoolKind.QUERY,
 }
 """Queues whose name decides their kind; every other queue is an exporter's."""

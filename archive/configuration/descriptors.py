@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from archive.model.conditions import Conditions
+from archive.model.retrieval import INTERACTIVE_QUEUE
 from archive.model.retry import RetryPolicy
 from archive.model.schedule import Schedule
 from archive.model.task import ExportEntity
@@ -339,7 +340,13 @@ class Snapshot:
 
 
 def implicit_queue(name: str) -> Queue:
-    """Return the queue that an exporter gets which names a queue without a dcmQueue entry."""
+    """Return the queue that an exporter gets which names a queue without a dcmQueue entry.
+
+    That of the retrieves that somebody waits for repeats those of a lost worker at once.
+    """
+    if name == INTERACTIVE_QUEUE:
+        retry = RetryPolicy(max_retries=1, delay_s=0)
+        return Queue(name=name, max_tasks_parallel=32, retry=retry, implicit=True)
     return Queue(
         name=name,
         max_tasks_parallel=4,

@@ -248,12 +248,6 @@ def progress(tx: Transaction, task_pk: int) -> RetrieveProgress:
     )
 
 
-def bring_forward(tx: Transaction, task_pk: int) -> bool:
-    """Make a retrieve that waits for its retry due now; return whether it was waiting."""
-    row = tx.execute(load_queries("retrievals")["bring_forward"], {"task_pk": task_pk}).fetchone()
-    return row is not None
-
-
 def _staging(new: NewRetrieve, actor: str, reason: str) -> dict[str, Any]:
     identifier = new.identifier
     fields = asdict(new)

@@ -14,6 +14,12 @@ from pydicom.multival import MultiValue
 from archive.errors import DatasetError
 from archive.model.status import SUCCESS
 
+RETRIEVE_QUEUE = "Retrieve"
+"""Queue of the retrieves that this archive requests from others."""
+
+INTERACTIVE_QUEUE = "CMoveSCP"
+"""Queue of the retrieves that somebody waits for: never behind a batch of the former."""
+
 MAX_COMMENT_LENGTH = 64
 """Characters of Error Comment (0000,0902), VR LO."""
 

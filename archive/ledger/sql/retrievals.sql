@@ -55,13 +55,6 @@ WITH noted AS (
     RETURNING t.pk)
 SELECT pg_notify('dicomq_retrieve', pk::text) FROM noted;
 
--- bring_forward --
--- Let an interactive retrieve whose worker was lost run at once instead of after the queue's delay.
-UPDATE task SET scheduled_time = clock_timestamp(), reason = 'its requestor is waiting'
-WHERE pk = %(task_pk)s AND status = 'SCHEDULED FOR RETRY' AND dispatched_time IS NULL
-  AND scheduled_time > clock_timestamp()
-RETURNING pg_notify('dicomq_task', '');
-
 -- register_forward --
 -- Announce a C-MOVE that brings objects here, or join one that does.
 SELECT forward_pk, move_message_id, is_leader FROM register_forward(%(task_pk)s, %(attempt)s, %(x)s::jsonb);

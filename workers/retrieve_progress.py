@@ -1,0 +1,149 @@
+"""Counters of a retrieve while it is performed, and how they get to whoever waits for them."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from archive.ledger import retrievals
+from archive.model.entities import InstanceToSend
+from archive.model.retrieval import RetrieveResult, SubOperations
+from archive.model.status import DimseStatus, StatusClass
+from archive.model.task import Task
+from workers.recorder import Recorder
+
+if TYPE_CHECKING:
+    from workers.processor import TaskContext
+
+WRITE_EVERY_S = 0.5
+"""Counters are written at most so often; pending responses are seconds apart."""
+
+
+class Progress:
+    """Counts sub-operations; shared by the threads that perform them.
+
+    Parameters
+    ----------
+    own
+        Number of instances that are sent from here.
+    """
+
+    def __init__(self, task: Task, context: "TaskContext", own: int) -> None:
+        self._task = task
+        self._context = context
+        self._own = own
+        self._lock = threading.Lock()
+        self._ended: dict[str, StatusClass] = {}
+        self._elsewhere: dict[str, SubOperations] = {}
+        self._totals: dict[str, int] = {}
+        self._failed_elsewhere: dict[str, None] = {}
+        self._uncounted = 0
+        self._problems: dict[str, None] = {}
+        self._written_at = float("-inf")
+
+    def expect(self, forward: str, total: int) -> None:
+        """Note how many sub-operations a forwarded C-MOVE has, as far as it is known."""
+        with self._lock:
+            self._totals[forward] = max(self._totals.get(forward, 0), total)
+
+    def drop(self, count: int) -> None:
+        """Take instances that are passed over out of the total."""
+        with self._lock:
+            self._own -= count
+
+    def ended(self, sop_instance_uid: str, status: StatusClass) -> None:
+        """Note that a sub-operation of ours came to an end; the first end of an object counts."""
+        with self._lock:
+            self._ended.setdefault(sop_instance_uid, status)
+        self.write_sometimes()
+
+    def failed(self, sop_instance_uid: str, reason: str) -> None:
+        """Note an object that cannot be delivered."""
+        self.problem(reason)
+        self.ended(sop_instance_uid, StatusClass.FAILURE)
+
+    def failed_unnamed(self, count: int) -> None:
+        """Note objects that were not delivered and of which only the number is known."""
+        with self._lock:
+            self._uncounted += max(0, count)
+
+    def elsewhere(self, forward: str, result: RetrieveResult) -> None:
+        """Take over the counters of another archive that delivers by itself."""
+        with self._lock:
+            self._elsewhere[forward] = result.counts
+            self._totals[forward] = max(self._totals.get(forward, 0), result.counts.total)
+            self._failed_elsewhere.update(dict.fromkeys(result.failed_sop_instance_uids))
+        self.write_sometimes()
+
+    def name_failed(self, sop_instance_uids: tuple[str, ...]) -> None:
+        """Add to the list of failed objects, without counting them."""
+        with self._lock:
+            self._failed_elsewhere.update(dict.fromkeys(sop_instance_uids))
+
+    def problem(self, reason: str) -> None:
+        """Note why something failed, for the outcome's message."""
+        with self._lock:
+            self._problems[reason] = None
+
+    def has_ended(self, sop_instance_uid: str) -> bool:
+        """Tell whether an object was delivered or has failed."""
+        return sop_instance_uid in self._ended
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Reasons noted so far, the first one first."""
+        with self._lock:
+            return tuple(self._problems)
+
+    def counts(self) -> SubOperations:
+        """Return the counters as a response has them."""
+        with self._lock:
+            own = list(self._ended.values())
+            done = SubOperations(
+                completed=own.count(StatusClass.SUCCESS),
+                warning=own.count(StatusClass.WARNING),
+                failed=own.count(StatusClass.FAILURE) + self._uncounted,
+            )
+            for counts in self._elsewhere.values():
+                done = done.plus(SubOperations(0, counts.completed, counts.failed, counts.warning))
+            total = self._own + sum(self._totals.values())
+            remaining = max(0, total - done.done)
+            return SubOperations(remaining, done.completed, done.failed, done.warning)
+
+    def failed_uids(self) -> tuple[str, ...]:
+        """Return the objects that are known to have failed."""
+        with self._lock:
+            own = [uid for uid, end in self._ended.items() if end is StatusClass.FAILURE]
+            return tuple(dict.fromkeys((*own, *self._failed_elsewhere)))
+
+    def write_sometimes(self) -> None:
+        """Write the counters down unless that was done a moment ago."""
+        now = self._context.clock.monotonic()
+        with self._lock:
+            if now - self._written_at < WRITE_EVERY_S:
+                return
+            self._written_at = now
+        self.write(RetrieveResult(0, self.counts()), status=None)
+
+    def write(self, result: RetrieveResult, *, status: int | None) -> None:
+        """Write counters down; with a status they are final."""
+        with self._context.ledger.statement() as tx:
+            retrievals.note(tx, self._task, result, status=status)
+
+
+class MoveRecorder(Recorder):
+    """Passes what a move destination answers on to the counters."""
+
+    def __init__(self, task: Task, context: "TaskContext", progress: Progress) -> None:
+        super().__init__(task, context)
+        self._progress = progress
+
+    @override
+    def _note(
+        self, instance: InstanceToSend, reason: str, status: DimseStatus | None = None
+    ) -> None:
+        accepted = status is not None and status.is_accepted
+        if reason and not accepted:
+            self._progress.problem(reason)
+        end = status.status_class if accepted and status else StatusClass.FAILURE
+        self._progress.ended(instance.sop_instance_uid, end)
