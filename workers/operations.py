@@ -6,7 +6,7 @@ chunks, each a transaction of its own. A change of many tasks may be stopped bet
 and repeated: what is changed already is skipped or changed to the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,7 +21,7 @@ from archive.errors import (
 )
 from archive.ledger import deliveries, operations, tasks
 from archive.ledger.connection import Ledger, Transaction
-from archive.ledger.operations import Batch, Chunk, NewPlace, Operation, PageOrder
+from archive.ledger.operations import Batch, Chunk, Extent, NewPlace, Operation, PageOrder
 from archive.model.entities import DeliverySummary, InstanceResult
 from archive.model.task import Task, TaskKind, TaskStatus, Transition
 from archive.model.task_filter import BulkProgress, PagePosition, TaskFilter
@@ -140,6 +140,11 @@ class Operations:
                 return
             after = position_of(page[-1], order)
             left = None if left is None else left - size
+
+    def extents(self, task_pks: Sequence[int]) -> dict[int, Extent]:
+        """Return by primary key what export tasks cover."""
+        with self._ledger.statement() as tx:
+            return operations.extents(tx, task_pks)
 
     def count(self, wanted: TaskFilter) -> int:
         """Return how many tasks match."""

@@ -118,6 +118,14 @@ class Batch:
     scheduled: tuple[datetime, datetime]
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What an export task covers; unknown before its first attempt."""
+
+    num_instances: int | None
+    modalities: tuple[str, ...] = ()
+
+
 def page(
     tx: Transaction,
     wanted: TaskFilter,
@@ -137,6 +145,12 @@ def page(
     with tx.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query, parameters).fetchall()
     return [task_of_row(row) for row in rows]
+
+
+def extents(tx: Transaction, task_pks: Sequence[int]) -> dict[int, Extent]:
+    """Return by primary key what export tasks cover."""
+    rows = tx.execute(load_queries("operations")["extents"], {"task_pks": list(task_pks)})
+    return {pk: Extent(number, tuple(modalities)) for pk, number, modalities in rows}
 
 
 def count(tx: Transaction, wanted: TaskFilter) -> int:

@@ -105,3 +105,7 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT status, NULL, count(*), max(pk), (SELECT * FROM told), (SELECT count(*) FROM changed)
 FROM chosen GROUP BY status;
+
+-- extents --
+-- How much some export tasks cover, as far as they have found out.
+SELECT task_fk, num_instances, coalesce(modalities, ARRAY[]::text[]) FROM export_task WHERE task_fk = ANY(%(task_pks)s);
