@@ -14,8 +14,8 @@ from archive.storage.base import Storage, Storages
 from archive.storage.sweeping import SweepReport
 from archive.telemetry import log_event
 
-GRACE_S: Final = 5.0
-"""Age from which a file in doubt is looked at; files of living processes are locked besides."""
+GRACE_S: Final = 0.0
+"""Age from which a file in doubt is looked at: at once, as files of living processes are locked."""
 
 RECENT_S: Final = 3600.0
 _log = logging.getLogger(__name__)

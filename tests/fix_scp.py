@@ -93,7 +93,9 @@ class RawPeer:
             raise ConnectionError(msg)
         return dict(_results(body))
 
-    def begin_store(self, sop_uid: str, *, context_id: int = 1, sop_class: str | None = None) -> None:
+    def begin_store(
+        self, sop_uid: str, *, context_id: int = 1, sop_class: str | None = None
+    ) -> None:
         """Send the command of a C-STORE."""
         self.message_id += 1
         sop_class = sop_class or STORAGE_CONTEXTS[context_id][0]
@@ -101,10 +103,16 @@ class RawPeer:
         self.send(encode_command(context_id, command))
 
     def store(
-        self, sop_uid: str, dataset: bytes, *, context_id: int = 1, step: int = 16000
+        self,
+        sop_uid: str,
+        dataset: bytes,
+        *,
+        context_id: int = 1,
+        sop_class: str | None = None,
+        step: int = 16000,
     ) -> StoreReply:
         """Send an object in fragments of `step` bytes and return the response."""
-        self.begin_store(sop_uid, context_id=context_id)
+        self.begin_store(sop_uid, context_id=context_id, sop_class=sop_class)
         for start in range(0, len(dataset) or 1, step):
             piece = dataset[start : start + step]
             is_last = start + step >= len(dataset)
@@ -158,7 +166,9 @@ def associate_request(contexts: Contexts, calling_aet: str, called_aet: str) -> 
         items.append(_item(0x20, value))
     user = _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4")
     items.append(_item(0x50, user))
-    body = struct.pack(">H2x16s16s32x", 1, *(each.encode().ljust(16) for each in (called_aet, calling_aet)))
+    body = struct.pack(
+        ">H2x16s16s32x", 1, *(each.encode().ljust(16) for each in (called_aet, calling_aet))
+    )
     body += b"".join(items)
     return struct.pack(">BxL", PduType.A_ASSOCIATE_RQ, len(body)) + body
 

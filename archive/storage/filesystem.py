@@ -1,6 +1,6 @@
 """A storage that is a directory of this host (dcmURI ``file:``)."""
 
-import fcntl
+import contextlib
 import os
 import urllib.parse
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from archive.errors import (
 )
 from archive.storage.directories import DurableDirectories
 from archive.storage.incoming import IncomingLocalFile, Layout, final_path_of, storage_error
+from archive.storage.locks import is_ownerless
 from archive.storage.path_format import DEFAULT_PATH_FORMAT, PathFormat, check_path
 from archive.storage.sweeping import KnownPaths, SweepReport
 
@@ -119,14 +120,19 @@ class FileStorage:
             raise storage_error(self.storage_id, f"delete {path}", error) from error
 
     def sweep(self, known: KnownPaths, older_than_s: float) -> SweepReport:
-        """Delete temporary files and files in doubt that have no row."""
-        leftovers = {entry: final_path_of(entry.name) for entry in self._ownerless(older_than_s)}
-        paths = [path for path in leftovers.values() if path is not None]
-        rows = known(paths) if paths else set()
-        try:
-            return self._swept(leftovers, rows)
-        except OSError as error:
-            raise storage_error(self.storage_id, "sweep", error) from error
+        """Delete temporary files and files in doubt that have no row.
+
+        The files are held while they are judged, so that no other process judges them too.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                leftovers = {
+                    entry: final_path_of(entry.name) for entry in self._held(held, older_than_s)
+                }
+                paths = [path for path in leftovers.values() if path is not None]
+                return self._swept(leftovers, known(paths) if paths else set())
+            except OSError as error:
+                raise storage_error(self.storage_id, "sweep", error) from error
 
     def _swept(self, leftovers: dict[Path, str | None], rows: set[str]) -> SweepReport:
         removed: list[str] = []
@@ -152,30 +158,19 @@ class FileStorage:
         if final.exists() and final.samefile(entry):
             final.unlink()
 
-    def _ownerless(self, older_than_s: float) -> Iterator[Path]:
-        """Yield the entries of ``.incoming`` that are old enough and that nobody holds."""
+    def _held(self, held: contextlib.ExitStack, older_than_s: float) -> Iterator[Path]:
+        """Yield the entries of ``.incoming`` that have no living owner, locked until `held` ends."""
         if not self._layout.incoming.is_dir():
             return
-        newest_s = self._clock.now().timestamp() - older_than_s
         for entry in list(self._layout.incoming.iterdir()):
             try:
                 descriptor = os.open(entry, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-            try:
-                if os.fstat(descriptor).st_mtime <= newest_s and _lockable(descriptor):
-                    yield entry
-            finally:
-                os.close(descriptor)
-
-
-def _lockable(descriptor: int) -> bool:
-    """Tell whether no living process holds the file."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+            held.callback(os.close, descriptor)
+            age_s = self._clock.now().timestamp() - os.fstat(descriptor).st_mtime
+            if age_s >= older_than_s and is_ownerless(descriptor, age_s):
+                yield entry
 
 
 def root_of(uri: str, data_dir: Path) -> Path:

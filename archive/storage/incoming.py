@@ -6,7 +6,6 @@ so that a sweep by another process knows that the file has an owner.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -19,6 +18,7 @@ from archive.clock import Clock
 from archive.errors import InvalidValueError, StorageError, StorageFullError
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.directories import DurableDirectories
+from archive.storage.locks import own
 from archive.storage.path_format import PathFormat, check_path, with_random_name
 
 INCOMING: Final = ".incoming"
@@ -129,18 +129,23 @@ class IncomingLocalFile:
 
     def _opened(self) -> int:
         """Make the temporary file and lock it for as long as it is open."""
+        try:
+            while True:
+                descriptor = self._created()
+                if own(descriptor):
+                    return descriptor
+                os.close(descriptor)
+        except OSError as error:
+            raise self._translated(error, doing="make a file") from error
+
+    def _created(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         temporary = self._layout.incoming / self._name
         try:
-            try:
-                descriptor = os.open(temporary, flags, 0o640)
-            except FileNotFoundError:
-                self._layout.incoming.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(temporary, flags, 0o640)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise self._translated(error, doing="make a file") from error
-        return descriptor
+            return os.open(temporary, flags, 0o640)
+        except FileNotFoundError:
+            self._layout.incoming.mkdir(parents=True, exist_ok=True)
+            return os.open(temporary, flags, 0o640)
 
     def _append(self, data: bytes | memoryview) -> None:
         try:

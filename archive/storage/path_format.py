@@ -82,7 +82,7 @@ class PathFormat:
             position = match.end()
         if position < len(text):
             pieces.append(_literal(text[position:]))
-        if not pieces or "{" in _PIECE.sub("", text):
+        if position == 0 or "{" in _PIECE.sub("", text):
             msg = f"dcmStoragePathFormat {text!r} has no balanced {{...}} piece"
             raise InvalidValueError(msg)
         return cls(tuple(pieces))

@@ -166,10 +166,14 @@ def test_dripping_bytes_do_not_extend_the_time(site: Site) -> None:
     ("dataset", "status", "words"),
     [
         pytest.param(small_dataset(SOP, study=None), 0xA900, "Study Instance UID", id="no study"),
-        pytest.param(small_dataset(SOP, series=None), 0xA900, "Series Instance UID", id="no series"),
+        pytest.param(
+            small_dataset(SOP, series=None), 0xA900, "Series Instance UID", id="no series"
+        ),
         pytest.param(small_dataset(SOP, study="1.2/../3"), 0xA900, "is not a UID", id="bad study"),
         pytest.param(small_dataset(SOP, study="../../etc"), 0xA900, "is not a UID", id="path"),
-        pytest.param(small_dataset(SOP, study="1" * 80), 0xA900, "Study Instance UID", id="long study"),
+        pytest.param(
+            small_dataset(SOP, study="1" * 80), 0xA900, "Study Instance UID", id="long study"
+        ),
         pytest.param(small_dataset("1.2.9"), 0xA900, "SOP Instance UID", id="another object"),
         pytest.param(small_dataset(SOP, sop_class="1.2.9"), 0xA900, "SOP Class UID", id="class"),
         pytest.param(b"", 0xA900, "SOP Class UID", id="nothing"),

@@ -1,0 +1,227 @@
+"""Files of a storage: durable before they are named, in doubt until settled, swept after a crash."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from archive.errors import (
+    ConfigurationError,
+    InvalidValueError,
+    ObjectUnreadableError,
+    StorageError,
+    StorageFullError,
+)
+from archive.model.entities import ObjectAttributes, StoredFile
+from archive.storage.filesystem import FileStorage, root_of
+from archive.storage.part10 import FileMeta, encode_file_header
+from tests.fix_process import wait_until
+
+TS = "1.2.840.10008.1.2.1"
+HEADER = encode_file_header(FileMeta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", TS, "STORESCU"))
+OBJECT = ObjectAttributes("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.4", "1.2.5", TS)
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    uri: str
+    storage_id: str = "fs1"
+    path_format: str = ""
+    digest_algorithm: str | None = None
+    check_mount_file: str | None = None
+    read_only: bool = False
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FileStorage:
+    return FileStorage(Descriptor(f"file://{tmp_path}/fs1/"), tmp_path)
+
+
+def store(storage: FileStorage, data: bytes = b"data set") -> StoredFile:
+    incoming = storage.create(HEADER, TS)
+    incoming.write(data)
+    stored = incoming.commit(OBJECT)
+    incoming.settle()
+    return stored
+
+
+def everything(storage: FileStorage) -> list[str]:
+    root = storage.root
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def nothing_known(_paths: Sequence[str]) -> set[str]:
+    return set()
+
+
+def test_a_stored_file(storage: FileStorage) -> None:
+    incoming = storage.create(HEADER, TS)
+    for piece in (b"data", memoryview(b" set")):
+        incoming.write(piece)
+    assert incoming.read(5, 99) == b"set"
+    stored = incoming.commit(OBJECT)
+    assert len(everything(storage)) == 2, "the file has its final name and is in doubt"
+    incoming.settle()
+    incoming.abort()
+    assert everything(storage) == [stored.storage_path]
+    assert stored.digest == f"sha256:{hashlib.sha256(b'data set').hexdigest()}"
+    assert (stored.dataset_offset, stored.object_size) == (len(HEADER), len(HEADER) + 8)
+    with storage.open(stored.storage_path) as file:
+        assert file.read() == HEADER + b"data set"
+    storage.delete(stored.storage_path)
+    storage.delete(stored.storage_path)
+    assert everything(storage) == []
+
+
+@pytest.mark.parametrize("when", ["empty", "written", "committed"])
+def test_abort_leaves_nothing(storage: FileStorage, when: str) -> None:
+    incoming = storage.create(HEADER, TS)
+    if when != "empty":
+        incoming.write(b"x")
+    if when == "committed":
+        incoming.commit(OBJECT)
+    incoming.abort()
+    incoming.abort()
+    assert everything(storage) == []
+
+
+def test_a_taken_path_is_never_overwritten(storage: FileStorage) -> None:
+    first, second, third = (store(storage, data) for data in (b"1", b"2", b"3"))
+    assert len({first.storage_path, second.storage_path, third.storage_path}) == 3
+    for stored, data in ((first, b"1"), (second, b"2"), (third, b"3")):
+        assert storage.local_path(stored.storage_path).read_bytes().endswith(data)
+        assert stored.storage_path.rpartition("/")[0] == first.storage_path.rpartition("/")[0]
+
+
+def test_sweep_confirms_or_removes(storage: FileStorage) -> None:
+    settled = store(storage, b"settled")
+    orphan, known, temporary = (storage.create(HEADER, TS) for _ in range(3))
+    orphan_path = orphan.commit(OBJECT).storage_path
+    kept = known.commit(OBJECT)
+    assert storage.sweep(nothing_known, 0).removed == (), "the files have a living owner"
+    for each in (orphan, known, temporary):
+        each.leave()
+    assert storage.sweep(nothing_known, 3600).removed == (), "the files are young"
+    report = storage.sweep(lambda paths: {kept.storage_path} & set(paths), 0)
+    assert report.confirmed == (kept.storage_path,)
+    assert len(report.removed) == 2
+    assert orphan_path in report.removed
+    assert everything(storage) == sorted([settled.storage_path, kept.storage_path])
+    assert storage.sweep(nothing_known, 0).removed == ()
+
+
+def test_sweep_reports_a_known_file_that_is_gone(storage: FileStorage) -> None:
+    incoming = storage.create(HEADER, TS)
+    stored = incoming.commit(OBJECT)
+    incoming.leave()
+    storage.delete(stored.storage_path)
+    report = storage.sweep(set, 0)
+    assert report.missing == (stored.storage_path,)
+    assert len(everything(storage)) == 1, "the mark, which still has the bytes, stays"
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.integration.test_storage_filesystem import *
+storage = FileStorage(Descriptor("file:fs1"), Path({directory!r}))
+incoming = storage.create(HEADER, TS)
+incoming.write(b"x")
+if {committed!r}:
+    incoming.commit(OBJECT)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_files_of_a_living_process_are_left_alone(tmp_path: Path, committed: bool) -> None:
+    storage = FileStorage(Descriptor("file:fs1"), tmp_path)
+    root = str(Path(__file__).parents[2])
+    code = CHILD.format(root=root, directory=str(tmp_path), committed=committed)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    before = everything(storage)
+    assert storage.sweep(nothing_known, 0).removed == ()
+    assert everything(storage) == before
+    child.kill()
+    child.communicate()
+    wait_until(lambda: storage.sweep(nothing_known, 0).removed, what="the lock to go")
+    assert everything(storage) == []
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        storage = FileStorage(Descriptor(f"file:{mount}"), tmp_path)
+        incoming = storage.create(HEADER, TS)
+        with pytest.raises(StorageFullError, match="fs1"):
+            incoming.write(bytes(100_000))
+        incoming.abort()
+        assert everything(storage) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_not_mounted_and_read_only(tmp_path: Path) -> None:
+    (tmp_path / "fs1").mkdir()
+    storage = FileStorage(Descriptor("file:fs1", check_mount_file="NO_MOUNT"), tmp_path)
+    store(storage)
+    (tmp_path / "fs1" / "NO_MOUNT").touch()
+    with pytest.raises(StorageError, match="not mounted"):
+        storage.create(HEADER, TS)
+    with pytest.raises(StorageError, match="read-only"):
+        FileStorage(Descriptor("file:fs1", read_only=True), tmp_path).create(HEADER, TS)
+
+
+def test_unreadable_and_escaping_paths(storage: FileStorage) -> None:
+    with pytest.raises(ObjectUnreadableError, match="nowhere"):
+        storage.open("nowhere")
+    for path in ("../x", "/etc/passwd", ".incoming/x"):
+        with pytest.raises(InvalidValueError):
+            storage.local_path(path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        ("file:///srv/dicom/", "/srv/dicom"),
+        ("file:/srv/dicom", "/srv/dicom"),
+        ("file://localhost/srv/a%20b", "/srv/a b"),
+        ("file:fs1", "/data/fs1"),
+        ("file:a/b/", "/data/a/b"),
+    ],
+)
+def test_uris(uri: str, wanted: str) -> None:
+    assert root_of(uri, Path("/data")) == Path(wanted)
+
+
+@pytest.mark.parametrize("uri", ["s3:bucket", "file:", "file://host/x", "file:${x}/y", "/srv"])
+def test_impossible_uris(uri: str) -> None:
+    with pytest.raises(ConfigurationError):
+        root_of(uri, Path("/data"))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("MD5", "md5"), ("SHA-1", "sha1"), ("SHA-256", "sha256"), (None, "sha256")]
+)
+def test_digests(tmp_path: Path, name: str | None, wanted: str) -> None:
+    storage = FileStorage(Descriptor("file:fs1", digest_algorithm=name), tmp_path)
+    stored = store(storage, b"data")
+    assert stored.digest == f"{wanted}:{hashlib.new(wanted, b'data').hexdigest()}"
+    with pytest.raises(ConfigurationError, match="CRC"):
+        FileStorage(Descriptor("file:fs1", digest_algorithm="CRC"), tmp_path)
