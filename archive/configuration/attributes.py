@@ -5,6 +5,7 @@ schema are made from it. Nowhere else is an LDAP attribute spelt. Where no defau
 descriptor's own holds. Attributes of what this release does not perform yet are read and kept.
 """
 
+from archive.configuration.attributes_coercion import ATTRIBUTE_SET, COERCION, COERCION_2
 from archive.configuration.attributes_network import (
     AE,
     ARCHIVE_AE,
@@ -165,4 +166,7 @@ TABLES: dict[str, tuple[Attribute, ...]] = {
     "dcmExportRule": EXPORT_RULE,
     "dcmQueue": QUEUE,
     "dcmStorage": STORAGE,
+    "dcmArchiveAttributeCoercion": COERCION,
+    "dcmArchiveAttributeCoercion2": COERCION_2,
+    "dcmAttributeSet": ATTRIBUTE_SET,
 }

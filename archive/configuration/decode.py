@@ -14,15 +14,18 @@ from archive.configuration.descriptors import InstanceAvailability, Problem, Tra
 from archive.configuration.entries import Entry
 from archive.configuration.rows import Attribute, Kind
 from archive.errors import InvalidValueError
+from archive.model.coercion import OnFailure, UpdatePolicy
 from archive.model.conditions import Conditions
 from archive.model.durations import parse_duration
 from archive.model.identifiers import check_ae_title, check_uid
+from archive.model.merge_attributes import parse_merge_attributes
 from archive.model.schedule import Schedule
 from archive.model.task import ExportEntity
 
 _VARIABLE = re.compile(r"\$\{(?P<env>env\.)?(?P<name>[^}:]+)(?::(?P<default>[^}]*))?\}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
 _ORDER = re.compile(r"\{[0-9A-Z]\}")
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
 _DIGESTS = ("MD5", "SHA-1", "SHA-256", "SHA-384", "SHA-512")
 
@@ -162,6 +165,13 @@ def _integer(text: str) -> int:
     raise ValueError(msg)
 
 
+def _tag(text: str) -> int:
+    if _TAG.fullmatch(text):
+        return int(text, 16)
+    msg = "not a tag of eight hexadecimal digits"
+    raise ValueError(msg)
+
+
 def _boolean(text: str) -> bool:
     if text.upper() in {"TRUE", "FALSE"}:
         return text.upper() == "TRUE"
@@ -244,6 +254,9 @@ _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.ENTITY: _entity,
     Kind.REOCCURRED: _choice("NEVER", "ALWAYS", "REPLACE"),
     Kind.OVERWRITE: _choice("NEVER", "SAME_SOURCE", "ALWAYS", "EVEN_WITH_EQUAL_DIGEST"),
+    Kind.UPDATE_POLICY: _choice(*UpdatePolicy),
+    Kind.ON_FAILURE: _choice(*OnFailure),
+    Kind.TAG: _tag,
     Kind.SPANNING: _choice("REPLACE", "MERGE", "SUPPLEMENT"),
     Kind.ROLE: lambda text: TransferRole(_choice(*TransferRole)(text)),
     Kind.ZONE: _zone,
@@ -253,6 +266,7 @@ _TOGETHER: dict[Kind, Callable[[tuple[str, ...]], Any]] = {
     Kind.SCHEDULE: Schedule.parse,
     Kind.CONDITIONS: Conditions.parse,
     Kind.PROPERTIES: _properties,
+    Kind.MERGE: parse_merge_attributes,
     Kind.ORDERED: _ordered,
     Kind.PEER_LIMITS: _peer_limits,
 }

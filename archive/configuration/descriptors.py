@@ -7,6 +7,7 @@ unit stand in `attributes.py` and nowhere else.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from archive.model.coercion import CoercionRule
 from archive.model.conditions import Conditions
 from archive.model.retrieval import INTERACTIVE_QUEUE
 from archive.model.retry import RetryPolicy
@@ -152,6 +153,7 @@ class NetworkAE(ArchiveOptions):
     overwrite_policy: str | None = None
     validate_calling_hostname: bool | None = None
     export_rules: tuple[ExportRule, ...] = ()
+    coercion_rules: tuple[CoercionRule, ...] = ()
     description: str | None = None
     application_clusters: tuple[str, ...] = ()
     preferred_called_titles: tuple[str, ...] = ()
@@ -264,6 +266,8 @@ class ArchiveDevice(ArchiveOptions):
     queues: dict[str, Queue]
     storages: dict[str, Storage]
     export_rules: tuple[ExportRule, ...] = ()
+    coercion_rules: tuple[CoercionRule, ...] = ()
+    leading_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     installed: bool = True
     limit_open_associations: int = 0
     limit_associations_initiated_by: tuple[tuple[str, int], ...] = ()

@@ -2,8 +2,8 @@
 
 `parse_ldif` reads a whole file before anything is applied and names every line that is wrong.
 It is stricter than the command-line tools where those do nothing without saying so, and more
-lenient in one point: text copied from an indented block of a wiki page is read as if it were not
-indented.
+lenient in two points, both met in documentation: text copied from an indented block of a wiki page
+is read as if it were not indented, and a hyphen may close a record that adds an entry.
 """
 
 import base64
@@ -229,7 +229,7 @@ def _parse_delete(dn: str, first: _Line, body: list[_Line]) -> DeleteRecord:
 
 def _parse_add(dn: str, first: _Line, body: list[_Line]) -> AddRecord:
     pairs: list[tuple[str, bytes]] = []
-    for line in body:
+    for line in body[:-1] if body and body[-1].is_end else body:
         if line.is_end:
             line.fail(
                 "'-' belongs to changetype: modify; this record adds an entry: delete the line"

@@ -1,45 +1,25 @@
 """Devices as any peer sees them: connections, AEs and their transfer capabilities (PS3.15 §H.1)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from archive.configuration.attributes import TABLES
 from archive.configuration.attributes_network import ARCHIVE, LENIENT
-from archive.configuration.decode import Reading, Variables, read_entry
+from archive.configuration.coercions import read_coercions
 from archive.configuration.descriptors import (
     Connection,
     ExportRule,
     NetworkAE,
-    Problem,
     TransferCapability,
 )
 from archive.configuration.entries import Entry
+from archive.configuration.findings import Findings
 from archive.configuration.names import same_name
 from archive.configuration.tree import Tree
 
 _INHERITED = frozenset(row.field for row in (*ARCHIVE, LENIENT))
 _INFINITE = float("inf")
-
-
-@dataclass(slots=True)
-class Findings:
-    """Problems collected while a directory is decoded, and what decoding needs everywhere."""
-
-    variables: Variables = field(default_factory=Variables)
-    problems: list[Problem] = field(default_factory=list)
-
-    def read(self, entry: Entry, *classes: str) -> Reading:
-        """Read what the tables of `classes` name, noting the problems."""
-        rows = tuple(row for one in classes if entry.has_class(one) for row in TABLES[one])
-        reading = read_entry(entry, rows, self.variables)
-        self.problems.extend(reading.problems)
-        return reading
-
-    def report(self, dn: str, attribute: str, reason: str, severity: str = "error") -> None:
-        """Note a problem."""
-        self.problems.append(Problem(dn, attribute, reason, severity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +128,7 @@ def _read_ae(
         connections=used,
         transfer_capabilities=_read_capabilities(tree, entry, findings),
         export_rules=read_rules(tree, entry, device.zone, findings),
+        coercion_rules=read_coercions(tree, entry, findings),
         dn=entry.dn,
     )
 

@@ -12,7 +12,7 @@ from archive.configuration.descriptors import (
     NetworkAE,
     Problem,
 )
-from archive.configuration.network import Findings
+from archive.configuration.findings import Findings
 
 PERFORMED_SCHEMES = ("dicom", "noop")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from archive.configuration.attributes import TABLES
+from archive.configuration.coercions import read_coercions, read_leading_sets
 from archive.configuration.decode import Variables
 from archive.configuration.descriptors import (
     ArchiveDevice,
@@ -14,7 +15,8 @@ from archive.configuration.descriptors import (
     Storage,
 )
 from archive.configuration.entries import Entry
-from archive.configuration.network import DeviceReading, Findings, read_device, read_rules
+from archive.configuration.findings import Findings
+from archive.configuration.network import DeviceReading, read_device, read_rules
 from archive.configuration.references import check_references
 from archive.configuration.schema import load_schema
 from archive.configuration.tree import Tree
@@ -95,6 +97,8 @@ def _archive_device(
         queues=_keyed(_read_queues(tree, own, findings), "name", findings),
         storages=_keyed(_read_storages(tree, own, findings), "storage_id", findings),
         export_rules=read_rules(tree, own.entry, own.zone, findings),
+        coercion_rules=read_coercions(tree, own.entry, findings),
+        leading_sets=read_leading_sets(tree, own.entry, findings),
         dn=own.entry.dn,
     )
 

@@ -12,6 +12,7 @@ from archive.configuration import descriptors
 from archive.configuration.attributes import TABLES
 from archive.configuration.rows import Attribute, Kind
 from archive.configuration.schema import load_schema
+from archive.model.coercion import CoercionRule
 from archive.model.durations import format_duration
 from archive.model.retry import RetryPolicy
 
@@ -29,6 +30,9 @@ CLASSES = {
     "dcmExportRule": descriptors.ExportRule,
     "dcmQueue": descriptors.Queue,
     "dcmStorage": descriptors.Storage,
+    "dcmArchiveAttributeCoercion": CoercionRule,
+    "dcmArchiveAttributeCoercion2": CoercionRule,
+    "dcmAttributeSet": CoercionRule,
 }
 
 

@@ -13,6 +13,7 @@ from archive.configuration.attributes import TABLES
 from archive.configuration.defaults import default_folder
 from archive.configuration.rows import Attribute
 from archive.configuration.schema import load_schema
+from archive.model.coercion import CoercionRule
 
 ROWS = [(name, row) for name, rows in TABLES.items() for row in rows]
 AUXILIARY = {
@@ -32,10 +33,15 @@ DESCRIPTORS = {
     "dcmExportRule": descriptors.ExportRule,
     "dcmQueue": descriptors.Queue,
     "dcmStorage": descriptors.Storage,
+    "dcmArchiveAttributeCoercion": CoercionRule,
+    "dcmArchiveAttributeCoercion2": CoercionRule,
+    "dcmAttributeSet": descriptors.Queue,
 }
 # Fields that are made from other fields.
 MADE = {"uri", "references", "max_retries", "delay_s", "max_delay_s"}
 MADE |= {"multiplier_percent", "retry_on_warning"}
+MADE |= {"dimse", "role", "policy", "merge_attributes", "leading_c_find_scp", "nullify_tags"}
+MADE |= {"trim", "as_received", "sufficient", "on_failure", "set_type", "set_id", "tags"}
 # Classes whose schema lacks an attribute that the table reads where a directory has it.
 BEYOND_SCHEMA = {("dcmStorage", "dicomInstalled")}
 # Attributes of these classes that no release is going to perform, or that are secrets.

@@ -76,6 +76,7 @@ MODIFY = "dn: cn=a\nchangetype: modify\nadd: o\no: 1\n"
     ("text", "count"),
     [
         ("version: 1\ndn: cn=a\no: 1\n", 1),
+        ("dn: cn=a\no: 1\n-\n", 1),
         ("version: 1\n\ndn: cn=a\no: 1\n\n\n\ndn: cn=b\no: 1", 2),
         (MODIFY + "-\n", 1),
         (MODIFY + "-\n\ndn: cn=b\no: 1\n", 2),
@@ -97,7 +98,7 @@ def test_tolerated(text: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("dn: cn=a\no: 1\n-\n", 3, "delete the line"),
+        ("dn: cn=a\no: 1\n-\no: 2\n", 3, "delete the line"),
         (MODIFY + "add: p\np: 1\n", 5, "'-' is missing"),
         (MODIFY + "p: 1\n", 5, "of o, not of p"),
         (MODIFY + "-\nnonsense: p\n", 6, "expected add:"),
