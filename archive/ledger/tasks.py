@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from archive.errors import IllegalTransitionError, NoSuchTaskError
 from archive.ledger.connection import Transaction
 from archive.ledger.queries import load_queries
 from archive.model.retry import Finish, RetryIn
 from archive.model.task import (
+    CommitmentDetails,
     Hint,
     NewTask,
     Outcome,
@@ -22,6 +24,7 @@ from archive.model.task import (
 )
 
 _FIELDS = tuple(field.name for field in fields(Task))
+_COMMITMENT_FIELDS = tuple(field.name for field in fields(CommitmentDetails))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ def stage(tx: Transaction, new: NewTask, *, actor: str, reason: str = "staged") 
     if new.kind is TaskKind.EXPORT:
         tx.execute(load_queries("tasks")["stage_export_detail"], {"task_pk": pk})
     _stage_ian_detail(tx, pk, new)
+    _stage_commitment_detail(tx, pk, new)
     return pk
 
 
@@ -166,7 +170,7 @@ def finish(
     )
     if ended is TaskStatus.COMPLETED:
         for new in outcome.follow_ups:
-            _stage_follow_up(tx, new, actor=actor, reason=f"after task {task.pk}")
+            stage_follow_up(tx, new, actor=actor, reason=f"after task {task.pk}")
     return ended
 
 
@@ -274,7 +278,8 @@ def purge(
     ).rowcount
 
 
-def _stage_follow_up(tx: Transaction, new: NewTask, *, actor: str, reason: str) -> None:
+def stage_follow_up(tx: Transaction, new: NewTask, *, actor: str, reason: str) -> None:
+    """Stage what follows from a result; a notification joins one that waits for the same."""
     if new.kind is not TaskKind.IAN:
         stage(tx, new, actor=actor, reason=reason)
         return
@@ -289,6 +294,18 @@ def _stage_ian_detail(tx: Transaction, pk: int, new: NewTask) -> None:
         return
     parameters = asdict(new.ian) | {"task_pk": pk, "retrieve_aets": list(new.ian.retrieve_aets)}
     tx.execute(load_queries("tasks")["stage_ian_detail"], parameters)
+
+
+def _stage_commitment_detail(tx: Transaction, pk: int, new: NewTask) -> None:
+    details = new.commitment
+    if details is None:
+        return
+    after = Jsonb([asdict(each) for each in details.after_committed])
+    parameters = {name: getattr(details, name) for name in _COMMITMENT_FIELDS}
+    tx.execute(
+        load_queries("commitments")["stage_detail"],
+        parameters | {"task_pk": pk, "after_committed": after},
+    )
 
 
 def _one(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:

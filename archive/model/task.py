@@ -198,6 +198,8 @@ class NewTask:
         Seconds from the database's present time until the task may run.
     ian
         Details of an IAN task; None for other kinds.
+    commitment
+        Details of an STGCMT_SCU task; None for other kinds.
     """
 
     kind: TaskKind
@@ -212,6 +214,7 @@ class NewTask:
     batch_id: str | None = None
     due_in_s: float = 0.0
     ian: "IanDetails | None" = None
+    commitment: "CommitmentDetails | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +231,50 @@ class IanDetails:
         Retrieve Location UID (0040,E011), if configured.
     held_by_exporter
         Announce the instances that this exporter delivered; None: all of the study.
+    mpps_sop_instance_uid
+        Performed procedure step that the notification refers to.
+    unavailable_sop_instance_uids
+        Rejected instances, which are announced as UNAVAILABLE beside the others.
+    sop_instance_uids
+        Announce these instances only; none: all.
     """
 
     retrieve_aets: tuple[str, ...]
     instance_availability: str
     retrieve_location_uid: str | None = None
     held_by_exporter: str | None = None
+    mpps_sop_instance_uid: str | None = None
+    unavailable_sop_instance_uids: tuple[str, ...] = ()
+    sop_instance_uids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentDetails:
+    """What an STGCMT_SCU task asks for (PS3.4 Annex J).
+
+    Attributes
+    ----------
+    export_task_pk, export_round
+        Ask for what that export delivered in that round.
+    held_by_exporter
+        Without an export: ask for what this exporter delivered; None: all of the entity.
+    again_of
+        Ask again for what is open of that request.
+    rung
+        How far up the ladder of `archive.model.commitment.Rung` this is.
+    after_committed
+        Tasks that follow once all that the exporter delivered of the study is committed.
+    verdict
+        Nothing is asked any more: the task fails with these words.
+    """
+
+    export_task_pk: int | None = None
+    export_round: int | None = None
+    held_by_exporter: str | None = None
+    again_of: int | None = None
+    rung: int = 1
+    after_committed: tuple["NewTask", ...] = ()
+    verdict: str | None = None
 
 
 class ExportEntity(StrEnum):
