@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 from pydicom.uid import UID
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 
 from archive.configuration.descriptors import NetworkAE, Snapshot
 from archive.configuration.settings import Settings
@@ -20,6 +20,7 @@ from scp.negotiation import (
     Rejection,
     decide_association,
     decide_contexts,
+    sends,
 )
 from scp.receiving import StoreAssociation
 from scp.store import Session
@@ -141,9 +142,19 @@ def narrow_contexts(assoc: StoreAssociation, ae: NetworkAE) -> None:
         elif decision.result is ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED:
             supported.setdefault(str(context.abstract_syntax), set())
     assoc.acceptor.supported_contexts = [
-        build_context(abstract, sorted(transfer) or [_NOT_PROPOSED])
+        _supported(abstract, sorted(transfer) or [_NOT_PROPOSED], ae)
         for abstract, transfer in supported.items()
     ]
+
+
+def _supported(
+    abstract_syntax: str, transfer_syntaxes: list[str], ae: NetworkAE
+) -> PresentationContext:
+    """Return a supported context; of a class that the AE sends, both roles (PS3.7 §D.3.3.4)."""
+    context = build_context(abstract_syntax, transfer_syntaxes)
+    if sends(ae.transfer_capabilities, abstract_syntax):
+        context.scu_role = context.scp_role = True
+    return context
 
 
 _NOT_PROPOSED = "2.25.1"

@@ -14,10 +14,19 @@ from archive.errors import DicomqError
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance, association_request
 from scp.dimse import StoreAnswer, StoreRequest
+from scp.get import GetService
 from scp.matching import FindStatus
 from scp.negotiation import Rejection, RejectResult, RejectSource
 from scp.query import QueryService, Response, accepted_negotiation, failure, find_request
 from scp.receiving import StoreAssociation
+from scp.retrieve import UNABLE_TO_PROCESS, MoveService
+from scp.retrieve_exchange import (
+    RetrieveExchange,
+    RetrieveRequest,
+    RetrieveServices,
+    accepted_retrieve_negotiation,
+    attach,
+)
 from scp.statuses import StoreStatus, status_of
 from scp.store import Incoming, Session, StoreService
 
@@ -35,11 +44,16 @@ class Handlers:
     """Connects associations with the service."""
 
     def __init__(
-        self, acceptance: Acceptance, service: StoreService, queries: QueryService
+        self,
+        acceptance: Acceptance,
+        service: StoreService,
+        queries: QueryService,
+        retrieves: RetrieveServices,
     ) -> None:
         self._acceptance = acceptance
         self._service = service
         self._queries = queries
+        self._retrieves = retrieves
 
     def bound(self) -> list[tuple[evt.EventType, Callable[[evt.Event], object]]]:
         """Return pynetdicom's events with their handlers."""
@@ -75,7 +89,8 @@ class Handlers:
 
     def on_extended_negotiation(self, event: evt.Event) -> dict[UID, bytes]:
         """Answer SOP Class Extended Negotiation (PS3.7 §D.3.3.5)."""
-        return accepted_negotiation(cast("Any", event).app_info)
+        requested = cast("Any", event).app_info
+        return accepted_negotiation(requested) | accepted_retrieve_negotiation(requested)
 
     def on_find(self, event: evt.Event) -> Iterator[Response]:
         """Answer a C-FIND (PS3.4 §C.4.1)."""
@@ -105,6 +120,7 @@ class Handlers:
     def _accept(self, assoc: StoreAssociation, session: Session) -> None:
         assoc.session = session
         assoc.begin_object = partial(self._begin, session)
+        attach(assoc, self._retrieves)
         log_event(
             _log,
             telemetry.ASSOCIATION_ACCEPTED,
@@ -146,6 +162,38 @@ def _reject(assoc: StoreAssociation, rejection: Rejection) -> None:
     assoc.acse.send_reject(rejection.result, rejection.source, rejection.reason)
     assoc.is_rejected = True
     assoc.kill()
+
+
+class GuardedRetrieves:
+    """Serves C-MOVE and C-GET and answers for every error; see `RetrieveServices`."""
+
+    def __init__(self, moves: MoveService, gets: GetService) -> None:
+        self._moves = moves
+        self._gets = gets
+
+    def move(self, exchange: RetrieveExchange) -> None:
+        """Serve a C-MOVE (PS3.4 §C.4.2)."""
+        self._serve(exchange, self._moves.move)
+
+    def get(self, exchange: RetrieveExchange) -> None:
+        """Serve a C-GET (PS3.4 §C.4.3)."""
+        self._serve(exchange, self._gets.get)
+
+    def _serve(
+        self,
+        exchange: RetrieveExchange,
+        service: Callable[[RetrieveExchange, RetrieveRequest], None],
+    ) -> None:
+        try:
+            identifier = exchange.identifier()
+        except Exception as error:  # noqa: BLE001 - decoding raises anything for hostile bytes
+            _log.warning("identifier of %s: %s", exchange.session.calling_aet, error)
+            identifier = None
+        try:
+            service(exchange, exchange.request(identifier))
+        except Exception:  # noqa: BLE001 - every request has to be answered
+            _log.exception("defect while a retrieve was being served")
+            exchange.final(UNABLE_TO_PROCESS)
 
 
 class GuardedReceiver:

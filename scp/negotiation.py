@@ -241,6 +241,14 @@ def _decide_context(
     return ContextDecision(context.context_id, ContextResult.ACCEPTANCE, (preferred or common)[0])
 
 
+def sends(capabilities: Iterable[TransferCapability], sop_class: str) -> bool:
+    """Tell whether the AE is an SCU of a class, so that a C-GET may ask it to send."""
+    return any(
+        each.role is TransferRole.SCU and each.sop_class in {sop_class, _ANY}
+        for each in capabilities
+    )
+
+
 def offered_pdu_length(configured: int) -> int:
     """Return the Maximum Length to offer for P-DATA-TF PDUs (PS3.8 §D.1), bytes.
 

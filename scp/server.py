@@ -23,10 +23,12 @@ from archive.ledger.connection import Ledger
 from archive.storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance
-from scp.handlers import Handlers
+from scp.get import GetService
+from scp.handlers import GuardedRetrieves, Handlers
 from scp.negotiation import offered_pdu_length
 from scp.query import QueryService
 from scp.receiving import BindingServer, StoreAssociation, StoreRequestHandler
+from scp.retrieve import MoveService
 from scp.store import StoreService
 
 DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
@@ -149,7 +151,10 @@ class ScpServer:
         self._fingerprint = ""
         self.acceptance = Acceptance(source, settings, address.configured_port)
         self.handlers = Handlers(
-            self.acceptance, StoreService(ledger, clock), QueryService(ledger, clock)
+            self.acceptance,
+            StoreService(ledger, clock),
+            QueryService(ledger, clock),
+            GuardedRetrieves(MoveService(ledger, clock), GetService(ledger, clock)),
         )
         _config.LOG_HANDLER_LEVEL = "none"
         _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False

@@ -1,0 +1,273 @@
+"""The C-GET service as SCP (PS3.4 §C.4.3): objects go back over the requestor's association.
+
+The sub-operations stay here, because only this process has the association. Objects are read
+from their files piece by piece; one is under way at a time. What has no local file has failed:
+a C-GET is not forwarded.
+"""
+
+import logging
+import queue
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import UID
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
+
+from archive.clock import Clock
+from archive.errors import (
+    AssociationAbortedError,
+    DicomqError,
+    LedgerError,
+    NoAcceptedContextError,
+    ObjectUnreadableError,
+    PeerTimeoutError,
+)
+from archive.ledger import retrievals
+from archive.ledger.connection import Ledger
+from archive.model.entities import InstanceToSend, StoredFile
+from archive.model.retrieval import (
+    RetrieveResult,
+    RetrieveStatus,
+    SubOperations,
+    final_status,
+)
+from archive.model.retrieval_plan import MatchedInstance
+from archive.model.status import Service, StatusClass, classify
+from archive.storage.base import Storages
+from archive.telemetry import log_event
+from scp.receiving import StoreAssociation
+from scp.retrieve import (
+    RETRIEVE_ENDED,
+    RETRIEVE_REQUESTED,
+    RETRIEVE_UNANSWERED,
+    RefusedRetrieveError,
+    checked_identifier,
+    refuse,
+)
+from scp.retrieve_exchange import RetrieveExchange, RetrieveRequest
+from scp.store import Session
+
+DEFAULT_RESPONSE_S: Final = 60.0
+_NO_FILE: Final = "no copy of the object is left here; use C-MOVE, which fetches it"
+_NATIVE: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
+_MAX_MESSAGE_ID: Final = 0xFFFF
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Tally:
+    """Counters of one C-GET."""
+
+    total: int
+    completed: int = 0
+    warning: int = 0
+    failed: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> SubOperations:
+        done = self.completed + self.warning + len(self.failed)
+        return SubOperations(self.total - done, self.completed, len(self.failed), self.warning)
+
+    def fail(self, instance: InstanceToSend, reason: str) -> None:
+        self.failed.append(instance.sop_instance_uid)
+        self.reasons[reason] += 1
+
+    def result(self, *, canceled: bool) -> RetrieveResult:
+        counts = self.counts()
+        status = final_status(counts, canceled=canceled)
+        worst = self.reasons.most_common(1)
+        words = worst[0][0] if worst else ""
+        return RetrieveResult(status, counts, tuple(self.failed), words)
+
+
+class GetService:
+    """Serves C-GET requests; one for all associations of a process."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    def get(self, exchange: RetrieveExchange, request: RetrieveRequest) -> None:
+        """Serve a request with exactly one final response."""
+        session: Session = exchange.session
+        try:
+            identifier = checked_identifier(request, session.ae)
+            with self._ledger.transaction() as tx:
+                storage_ids = tuple(session.snapshot.device.storages)
+                matches = retrievals.matches(tx, identifier, storage_ids)
+        except RefusedRetrieveError as error:
+            refuse(exchange, error)
+            return
+        except LedgerError as error:
+            refuse(exchange, RefusedRetrieveError(RetrieveStatus.CANNOT_COUNT, f"ledger: {error}"))
+            return
+        log_event(
+            _log,
+            RETRIEVE_REQUESTED,
+            calling_aet=session.calling_aet,
+            what=identifier.words(),
+            matches=len(matches),
+        )
+        self._send_all(exchange, matches)
+
+    def _send_all(self, exchange: RetrieveExchange, matches: Sequence[MatchedInstance]) -> None:
+        session: Session = exchange.session
+        tally = _Tally(len(matches))
+        sender = _Sender(exchange.assoc, session.storages, _response_limit_s(session), self._clock)
+        try:
+            for match in matches:
+                if exchange.is_canceled:
+                    break
+                if session.ae.send_pending_c_get:
+                    exchange.pending(tally.counts())
+                _send_one(sender, match.instance, tally)
+        except (AssociationAbortedError, PeerTimeoutError) as error:
+            log_event(
+                _log,
+                RETRIEVE_UNANSWERED,
+                level=logging.WARNING,
+                calling_aet=session.calling_aet,
+                message=f"{error}; it may ask again",
+            )
+            exchange.assoc.abort(block=False)
+            return
+        result = tally.result(canceled=exchange.is_canceled)
+        exchange.final(result)
+        log_event(
+            _log,
+            RETRIEVE_ENDED,
+            calling_aet=session.calling_aet,
+            status=f"{result.status:04X}",
+            completed=result.counts.completed,
+            failed=result.counts.failed,
+            warning=result.counts.warning,
+            message=result.error_comment or None,
+        )
+
+
+def _response_limit_s(session: Session) -> float:
+    limits = [each.response_timeout_s for each in session.ae.connections]
+    return next((limit for limit in limits if limit), DEFAULT_RESPONSE_S)
+
+
+def _send_one(sender: "_Sender", instance: InstanceToSend, tally: _Tally) -> None:
+    """Perform one sub-operation and count it.
+
+    Raises
+    ------
+    AssociationAbortedError, PeerTimeoutError
+        When the requestor has gone or does not answer.
+    """
+    if instance.file is None:
+        tally.fail(instance, _NO_FILE)
+        return
+    try:
+        code = sender.send(instance, instance.file)
+    except (AssociationAbortedError, PeerTimeoutError):
+        raise
+    except DicomqError as error:
+        tally.fail(instance, str(error))
+        return
+    status = classify(Service.C_STORE, code)
+    if status.status_class is StatusClass.SUCCESS:
+        tally.completed += 1
+    elif status.is_accepted:
+        tally.warning += 1
+    else:
+        tally.fail(instance, status.describe())
+
+
+class _Sender:
+    """C-STORE requests over the association that asked for them (PS3.7 §9.1.1)."""
+
+    def __init__(
+        self, assoc: StoreAssociation, storages: Storages, response_s: float, clock: Clock
+    ) -> None:
+        self._assoc = assoc
+        self._storages = storages
+        self._response_s = response_s
+        self._clock = clock
+        self._message_id = 0
+        self._contexts: dict[tuple[str, str], PresentationContext] = {
+            (str(context.abstract_syntax), str(context.transfer_syntax[0])): context
+            for context in assoc.accepted_contexts
+            if context.as_scu
+        }
+
+    def send(self, instance: InstanceToSend, file: StoredFile) -> int:
+        """Send an object and return the status of the response.
+
+        Raises
+        ------
+        NoAcceptedContextError
+            When no context fits the object as stored, or as it can be encoded anew.
+        ObjectUnreadableError, ConfigurationError
+            When its file cannot be read.
+        AssociationAbortedError, PeerTimeoutError
+            When the requestor has gone or does not answer.
+        """
+        context, syntax = self._context_for(instance, file)
+        request = C_STORE()
+        self._message_id = self._message_id % _MAX_MESSAGE_ID + 1
+        request.MessageID = self._message_id
+        request.AffectedSOPClassUID = instance.sop_class_uid
+        request.AffectedSOPInstanceUID = instance.sop_instance_uid
+        request.Priority = 0
+        request.DataSet = BytesIO(self._encoded(file, syntax))
+        self._assoc.dimse.send_msg(request, context.context_id or 0)
+        return self._response(instance)
+
+    def _context_for(
+        self, instance: InstanceToSend, file: StoredFile
+    ) -> tuple[PresentationContext, str]:
+        stored = file.transfer_syntax_uid
+        syntaxes = (stored, *_NATIVE) if stored in _NATIVE else (stored,)
+        for syntax in syntaxes:
+            context = self._contexts.get((instance.sop_class_uid, syntax))
+            if context is not None:
+                return context, syntax
+        msg = f"no context accepted to send {instance.sop_class_uid} as {stored}"
+        raise NoAcceptedContextError(msg)
+
+    def _encoded(self, file: StoredFile, syntax: str) -> bytes:
+        """Return the data set of a stored file in a transfer syntax."""
+        with self._storages.get(file.storage_id).open(file.storage_path) as source:
+            if syntax == file.transfer_syntax_uid:
+                source.seek(file.dataset_offset)
+                encoded = source.read()
+                if len(encoded) != file.object_size - file.dataset_offset:
+                    msg = f"the stored file {file.storage_path} has not the size it had"
+                    raise ObjectUnreadableError(msg)
+                return encoded
+            dataset = dcmread(source)
+        target = DicomBytesIO()
+        target.is_implicit_VR = UID(syntax).is_implicit_VR
+        target.is_little_endian = True
+        write_dataset(target, dataset)
+        return bytes(target.getvalue())
+
+    def _response(self, instance: InstanceToSend) -> int:
+        """Wait for the response to the latest request."""
+        deadline = self._clock.monotonic() + self._response_s
+        while True:
+            left_s = deadline - self._clock.monotonic()
+            try:
+                _, message = self._assoc.dimse.msg_queue.get(timeout=max(0.01, left_s))
+            except queue.Empty:
+                msg = f"no response to the C-STORE of {instance.sop_instance_uid}"
+                raise PeerTimeoutError(msg) from None
+            if message is None:
+                msg = f"the requestor ended the association at {instance.sop_instance_uid}"
+                raise AssociationAbortedError(msg)
+            if (
+                isinstance(message, C_STORE)
+                and message.MessageIDBeingRespondedTo == self._message_id
+            ):
+                return int(message.Status or 0)
