@@ -216,12 +216,13 @@ def send_files(
     *,
     called_aet: str = "DCM4CHEE",
     calling_aet: str = "STORESCU",
+    timeout_s: float = 30.0,
 ) -> SentObjects:
     """Store `files` as a modality does and return each status; never raises for a dead peer."""
     sent = SentObjects()
     heads = {path: dcmread(path, stop_before_pixels=True) for path in files}
     ae = AE(ae_title=calling_aet)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = timeout_s
     wanted = {
         (head.file_meta.MediaStorageSOPClassUID, head.file_meta.TransferSyntaxUID)
         for head in heads.values()

@@ -177,13 +177,14 @@ class System:
             "dispatcher": ([*celery, "dispatcher"], ""),
             "export": ([*worker, "export@%h", "--kind", "export"], " ready."),
             "notify": ([*worker, "notify@%h", "--kind", "notify"], " ready."),
+            "retrieve": ([*worker, "retrieve@%h", "--kind", "retrieve"], " ready."),
         }
 
     # --- work
 
-    def store(self, files: Sequence[Path]) -> SentObjects:
+    def store(self, files: Sequence[Path], *, timeout_s: float = 30.0) -> SentObjects:
         """Store files once, as STORESCU."""
-        return send_files(files, self.port)
+        return send_files(files, self.port, timeout_s=timeout_s)
 
     def store_all(
         self, files: Mapping[str, Path], *, senders: int = 1, deadline_s: float = 120.0
@@ -201,7 +202,8 @@ class System:
             missing = [path for uid, path in files.items() if uid not in accepted]
             shares = [share for i in range(senders) if (share := missing[i::senders])]
             with ThreadPoolExecutor(max_workers=senders) as pool:
-                for sent in pool.map(self.store, shares):
+                # short: pynetdicom may wait in vain for the answer of a peer that was killed
+                for sent in pool.map(partial(self.store, timeout_s=4), shares):
                     accepted.update(sent.accepted)
             return set(files) <= accepted
 

@@ -135,12 +135,14 @@ class Scene:
 
 @pytest.fixture
 def scene(system: System, tmp_path: Path) -> Iterator[Scene]:
-    """A running system whose studies go to a destination, with a quiet period of 6 seconds."""
+    """A running system whose studies go to a destination, with a quiet period that outlasts a restart."""
     made = Scene(system, tmp_path)
     made.destination.start()
     made.receiver.start()
     more = ["dcmRetrieveAET: STORESCP"]
-    system.export_to(made.destination.port, ian_port=made.receiver.port, more=more, duration="PT6S")
+    system.export_to(
+        made.destination.port, ian_port=made.receiver.port, more=more, duration="PT12S"
+    )
     yield made
     made.destination.stop()
     made.receiver.stop()
