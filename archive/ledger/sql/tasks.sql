@@ -66,7 +66,10 @@ WITH RECURSIVE slot AS (
         ORDER BY queue_name, coalesce(remote_aet, ''), scheduled_time LIMIT 1) n
 )
 SELECT queue_name, extract(epoch FROM min(scheduled_time) - clock_timestamp())::float8 FROM slot s
-WHERE NOT queue_is_paused(%(device_name)s, queue_name) AND NOT destination_is_paused(%(device_name)s, remote_aet)
+WHERE NOT EXISTS (SELECT FROM queue_pause p WHERE p.device_name = %(device_name)s AND p.queue_name = s.queue_name)
+  AND NOT EXISTS (SELECT FROM destination d
+                  WHERE d.device_name = %(device_name)s AND d.remote_aet = s.remote_aet
+                    AND (d.paused_time IS NOT NULL OR d.tripped_time IS NOT NULL))
 GROUP BY queue_name;
 
 -- lock_queue --
@@ -94,7 +97,10 @@ WITH RECURSIVE slot AS (
     WHERE f.device_name = %(device_name)s AND f.queue_name = %(queue_name)s
       AND (f.status = 'IN PROCESS' OR f.dispatched_time IS NOT NULL)
 ), open_slot AS MATERIALIZED (
-    SELECT remote_aet FROM slot WHERE NOT destination_is_paused(%(device_name)s, remote_aet)
+    SELECT remote_aet FROM slot s
+    WHERE NOT EXISTS (SELECT FROM destination d
+                      WHERE d.device_name = %(device_name)s AND d.remote_aet = s.remote_aet
+                        AND (d.paused_time IS NOT NULL OR d.tripped_time IS NOT NULL))
 ), due AS (
     SELECT c.pk FROM open_slot s CROSS JOIN LATERAL (
         SELECT t.pk, t.scheduled_time FROM task t
@@ -144,38 +150,9 @@ WHERE t.pk = held.pk AND t.attempt = held.attempt AND t.status = 'IN PROCESS'
 RETURNING t.pk, t.attempt, t.cancel_requested;
 
 -- finish --
--- End an attempt. Zero rows: the claim was lost, nothing may be changed. An attempt that the destination answered
--- with a success or a warning closes its circuit.
-WITH ended AS (
-    UPDATE task SET
-        status = CASE WHEN cancel_requested AND %(status)s = 'SCHEDULED FOR RETRY' THEN 'CANCELED' ELSE %(status)s END,
-        lease_until = NULL, cancel_requested = false, reschedule_time = NULL, end_time = clock_timestamp(),
-        updated_time = clock_timestamp(), failures = failures + %(failed)s::integer,
-        scheduled_time = CASE WHEN %(status)s = 'SCHEDULED FOR RETRY'
-                              THEN clock_timestamp() + make_interval(secs => %(delay_s)s) ELSE scheduled_time END,
-        error_message = %(error_message)s, outcome_message = %(outcome_message)s,
-        actor = %(actor)s, reason = %(reason)s
-    FROM (SELECT reschedule_time AS wanted_time FROM task WHERE pk = %(pk)s) before
-    WHERE pk = %(pk)s AND attempt = %(attempt)s AND status = 'IN PROCESS'
-    RETURNING status, wanted_time, device_name, remote_aet
-), closed AS (
-    UPDATE destination d SET failures = 0, tripped_time = NULL, next_probe_time = NULL, probes = 0
-    FROM ended e
-    WHERE e.status IN ('COMPLETED', 'WARNING') AND d.device_name = e.device_name AND d.remote_aet = e.remote_aet
-      AND d.failures > 0
-)
-SELECT status, wanted_time FROM ended;
-
--- reschedule_at --
--- Schedule a task that an operator rescheduled while it was running and that has ended now.
-UPDATE task SET status = 'SCHEDULED', attempt = attempt + 1, failures = 0, follow_up_only = false,
-    round = round + (status = 'COMPLETED')::integer, scheduled_time = %(at)s, start_time = NULL, end_time = NULL,
-    error_message = NULL, outcome_message = NULL, worker = NULL, reason = 'rescheduled while running'
-WHERE pk = %(pk)s AND status IN ('COMPLETED', 'WARNING', 'FAILED', 'CANCELED');
-
--- wake --
--- Tell dispatchers that there is room or work.
-SELECT pg_notify('dicomq_task', '');
+-- End an attempt; NULL: the claim was lost and nothing was changed.
+SELECT finish_task(%(pk)s, %(attempt)s, %(status)s, %(failed)s, %(delay_s)s, %(error_message)s, %(outcome_message)s,
+                   %(actor)s, %(reason)s);
 
 -- lapsed --
 -- Running tasks whose worker did not renew its lease.
@@ -199,7 +176,7 @@ RETURNING pg_notify('dicomq_cancel', pk::text);
 -- reschedule --
 -- Make a waiting or done task due again. A completed one starts a new round: everything is sent again.
 UPDATE task SET status = 'SCHEDULED', dispatched_time = NULL, attempt = attempt + 1, failures = 0,
-    round = round + (status = 'COMPLETED')::integer, follow_up_only = false,
+    round = round + (status = 'COMPLETED')::integer, first_attempt = attempt + 1, follow_up_only = false,
     scheduled_time = clock_timestamp() + make_interval(secs => %(due_in_s)s), start_time = NULL, end_time = NULL,
     error_message = NULL, outcome_message = NULL, worker = NULL, updated_time = clock_timestamp(),
     actor = %(actor)s, reason = %(reason)s
