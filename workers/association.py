@@ -9,12 +9,13 @@ a peer which stops reading, or stops in the middle of a PDU, cannot hang a worke
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from pydicom.dataset import Dataset
+from pynetdicom import evt
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import (
@@ -36,16 +37,23 @@ _THREAD_END_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AcceptedContext:
-    """A presentation context that the peer accepted (PS3.8 §9.3.3.2)."""
+    """A presentation context that the peer accepted (PS3.8 §9.3.3.2).
+
+    Attributes
+    ----------
+    as_scp
+        The peer takes this side for the SCP (PS3.7 §D.3.3.4).
+    """
 
     context_id: int
     sop_class_uid: str
     transfer_syntax_uid: str
+    as_scp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class CreateResponse:
-    """Status and Error Comment of an N-CREATE-RSP (PS3.7 §10.3.5.2)."""
+class NormalizedResponse:
+    """Status and Error Comment of an N-CREATE, N-ACTION or N-EVENT-REPORT response (PS3.7 §10)."""
 
     status: int
     comment: str
@@ -102,6 +110,7 @@ class Association:
                 context.context_id or 0,
                 str(context.abstract_syntax),
                 str(context.transfer_syntax[0]),
+                bool(context.as_scp),
             )
             for context in self._requestor.accepted_contexts
         )
@@ -151,7 +160,9 @@ class Association:
             self._gate.open()
             self._requestor._reactor_checkpoint.set()  # noqa: SLF001
 
-    def create(self, sop_class_uid: str, sop_instance_uid: str, dataset: Dataset) -> CreateResponse:
+    def create(
+        self, sop_class_uid: str, sop_instance_uid: str, dataset: Dataset
+    ) -> NormalizedResponse:
         """Send an N-CREATE request and wait for its response (PS3.7 §10.1.5).
 
         Raises
@@ -161,13 +172,65 @@ class Association:
         AssociationAbortedError
             When the peer aborted, closed the connection or sent no valid response.
         """
+        return self._ask(
+            "N-CREATE",
+            lambda: self._requestor.send_n_create(dataset, sop_class_uid, sop_instance_uid)[0],
+        )
+
+    def action(
+        self, sop_class_uid: str, sop_instance_uid: str, action_type: int, *, dataset: Dataset
+    ) -> NormalizedResponse:
+        """Send an N-ACTION request and wait for its response (PS3.7 §10.1.4).
+
+        Raises
+        ------
+        PeerTimeoutError, AssociationAbortedError
+            As `create`.
+        """
+        return self._ask(
+            "N-ACTION",
+            lambda: self._requestor.send_n_action(
+                dataset, action_type, sop_class_uid, sop_instance_uid
+            )[0],
+        )
+
+    def report_event(
+        self, sop_class_uid: str, sop_instance_uid: str, event_type: int, *, dataset: Dataset
+    ) -> NormalizedResponse:
+        """Send an N-EVENT-REPORT request and wait for its response (PS3.7 §10.1.1).
+
+        Raises
+        ------
+        PeerTimeoutError, AssociationAbortedError
+            As `create`.
+        """
+        return self._ask(
+            "N-EVENT-REPORT",
+            lambda: self._requestor.send_n_event_report(
+                dataset, event_type, sop_class_uid, sop_instance_uid
+            )[0],
+        )
+
+    def on_event_report(self, answer: Callable[[Dataset], int]) -> None:
+        """Have `answer` called, in another thread, for what N-EVENT-REPORT requests bring.
+
+        Parameters
+        ----------
+        answer
+            Takes the Event Information and returns the status of the response; must not raise.
+        """
+        self._requestor.bind(
+            evt.EVT_N_EVENT_REPORT, lambda event: (answer(event.event_information), None)
+        )
+
+    def _ask(self, request: str, send: Callable[[], Dataset]) -> NormalizedResponse:
         started = self._clock.monotonic()
         if not self._requestor.is_established:
-            raise self.broken_error(when="before the N-CREATE request")
-        status, _ = self._requestor.send_n_create(dataset, sop_class_uid, sop_instance_uid)
+            raise self.broken_error(when=f"before the {request} request")
+        status = send()
         if "Status" in status:
-            return CreateResponse(int(status.Status), str(status.get("ErrorComment", "") or ""))
-        raise self._no_response(request="N-CREATE", waited_s=self._clock.monotonic() - started)
+            return NormalizedResponse(int(status.Status), str(status.get("ErrorComment", "") or ""))
+        raise self._no_response(request=request, waited_s=self._clock.monotonic() - started)
 
     def echo(self) -> int:
         """Send a C-ECHO request and return the status of its response (PS3.7 §9.1.5).

@@ -27,10 +27,17 @@ _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 
 @dataclass(frozen=True, slots=True)
 class ProposedContext:
-    """An abstract syntax with the transfer syntaxes proposed for it."""
+    """An abstract syntax with the transfer syntaxes proposed for it.
+
+    Attributes
+    ----------
+    as_scp
+        Propose to be the SCP and not the SCU, by role selection (PS3.7 §D.3.3.4).
+    """
 
     sop_class_uid: str
     transfer_syntax_uids: tuple[str, ...]
+    as_scp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

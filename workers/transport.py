@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, build_role
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association as Requestor
 from pynetdicom.presentation import PresentationContext
@@ -96,6 +96,9 @@ def make_requestor(route: Route, contexts: Sequence[ProposedContext]) -> Request
     requestor.requestor.requested_contexts = [
         _proposal(number, context) for number, context in enumerate(contexts)
     ]
+    for sop_class_uid in dict.fromkeys(each.sop_class_uid for each in contexts if each.as_scp):
+        role = build_role(sop_class_uid, scu_role=False, scp_role=True)
+        requestor.requestor.add_negotiation_item(role)
     return requestor
 
 
