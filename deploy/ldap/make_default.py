@@ -64,6 +64,14 @@ QUERIES = {
     "1.2.840.10008.5.1.4.1.2.2.1": "Study Root Query/Retrieve Information Model - FIND",
     "1.2.840.10008.5.1.4.1.2.3.1": "Patient/Study Only Query/Retrieve Information Model - FIND",
 }
+RETRIEVES = {
+    "1.2.840.10008.5.1.4.1.2.1.2": "Patient Root Query/Retrieve Information Model - MOVE",
+    "1.2.840.10008.5.1.4.1.2.1.3": "Patient Root Query/Retrieve Information Model - GET",
+    "1.2.840.10008.5.1.4.1.2.2.2": "Study Root Query/Retrieve Information Model - MOVE",
+    "1.2.840.10008.5.1.4.1.2.2.3": "Study Root Query/Retrieve Information Model - GET",
+    "1.2.840.10008.5.1.4.1.2.3.2": "Patient/Study Only Query/Retrieve Information Model - MOVE",
+    "1.2.840.10008.5.1.4.1.2.3.3": "Patient/Study Only Query/Retrieve Information Model - GET",
+}
 PEERS = {
     "storescp": ("STORESCP", 11115, ("SCP",)),
     "ianscp": ("IANSCP", 11117, ("SCP",)),
@@ -153,6 +161,8 @@ def archive() -> Iterator[str]:
         ("dicomPrimaryDeviceType", "ARCHIVE"),
         ("dcmFuzzyAlgorithmClass", "org.dcm4che3.soundex.ESoundex"),
         ("dcmOverwritePolicy", "SAME_SOURCE"),
+        ("dcmSendPendingCMoveInterval", "PT5S"),
+        ("dcmSendPendingCGet", "TRUE"),
         ("dcmTaskPollingInterval", "PT1M"),
         ("dcmPurgeQueueMessagePollingInterval", "PT1H"),
     )
@@ -238,7 +248,7 @@ def capabilities() -> Iterator[str]:
     yield capability(ae, VERIFICATION, "SCP", native)
     yield capability(ae, VERIFICATION, "SCU", native)
     yield capability(ae, AVAILABILITY_NOTIFICATION, "SCU", native)
-    for sop in QUERIES.items():
+    for sop in (QUERIES | RETRIEVES).items():
         for role in ("SCP", "SCU"):
             yield capability(ae, sop, role, native)
     syntaxes = stored_syntaxes()
