@@ -23,7 +23,7 @@ from scp.negotiation import (
     sends,
 )
 from scp.receiving import StoreAssociation
-from scp.store import Session
+from scp.store import Session, rule_tags
 
 
 class Acceptance:
@@ -75,6 +75,7 @@ class Acceptance:
             calling_aet=request.calling_aet,
             called_aet=request.called_aet,
             calling_host=host_name(peer) if asks_for_host(snapshot, decision) else peer,
+            rule_tags=rule_tags(snapshot, decision),
         )
 
     def _request(self, assoc: StoreAssociation, snapshot: Snapshot) -> AssociationRequest:

@@ -96,17 +96,19 @@ class Header:
         present = FURTHER_TAGS & self.elements.keys()
         return further_attributes(self._subset(present | {_SPECIFIC_CHARACTER_SET}))
 
-    def dataset(self) -> Dataset:
-        """Return the elements as a data set whose values are decoded when asked for."""
-        return self._subset(self.elements.keys())
+    def dataset(self, tags: Collection[int] | None = None) -> Dataset:
+        """Return elements as a data set whose values are decoded when asked for.
+
+        Parameters
+        ----------
+        tags
+            Which elements are wanted; None takes all.
+        """
+        return self._subset(self.elements.keys() if tags is None else tags)
 
     def _subset(self, tags: Collection[int]) -> Dataset:
-        raw = {
-            BaseTag(tag): self._raw(element)
-            for tag, element in self.elements.items()
-            if tag in tags
-        }
-        dataset = Dataset({tag: each for tag, each in raw.items() if each is not None})
+        raw = (self._raw(self.elements[tag]) for tag in tags if tag in self.elements)
+        dataset = Dataset({each.tag: each for each in raw if each is not None})
         dataset.set_original_encoding(
             self.encoding.is_implicit, self.encoding.is_little_endian, self._character_sets()
         )

@@ -46,7 +46,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What holds for all objects of one association: configuration and peer, as of its start."""
+    """What holds for all objects of one association: configuration and peer, as of its start.
+
+    Attributes
+    ----------
+    rule_tags
+        Elements that the conditions of the rules look at; nothing else of an object is decoded.
+    """
 
     snapshot: Snapshot
     ae: NetworkAE
@@ -54,6 +60,7 @@ class Session:
     calling_aet: str
     called_aet: str
     calling_host: str
+    rule_tags: frozenset[int] = frozenset()
 
     def reception(self, request: StoreRequest) -> Reception:
         """Return from whom and as whom an object of this association is received."""
@@ -140,7 +147,7 @@ class StoreService:
         return demanded_exports(
             session.snapshot,
             session.ae,
-            header.dataset(),
+            header.dataset(session.rule_tags),
             session.reception(incoming.request),
             self._clock.now(),
         )
@@ -191,6 +198,13 @@ class StoreService:
                     storage_path=obsolete.storage_path,
                     message=f"{error}; the object was replaced, its old file can be deleted",
                 )
+
+
+def rule_tags(snapshot: Snapshot, ae: NetworkAE) -> frozenset[int]:
+    """Return the top-level elements that rules for objects sent to `ae` look at."""
+    rules = (*ae.export_rules, *snapshot.device.export_rules)
+    conditions = (each for rule in rules for each in rule.conditions.conditions)
+    return frozenset(each.path[0] for each in conditions if each.path)
 
 
 def check_request(request: StoreRequest, abstract_syntax: str) -> None:

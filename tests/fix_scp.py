@@ -55,6 +55,7 @@ class RawPeer:
     timeout_s: float = 20.0
     sock: socket.socket = field(init=False)
     message_id: int = 0
+    max_length: int = 16384
 
     def __post_init__(self) -> None:
         self.sock = socket.create_connection(("127.0.0.1", self.port), timeout=self.timeout_s)
@@ -91,6 +92,7 @@ class RawPeer:
         if kind != PduType.A_ASSOCIATE_AC:
             msg = f"PDU {kind:02X} {body.hex()} instead of an A-ASSOCIATE-AC"
             raise ConnectionError(msg)
+        self.max_length = _max_length(body) or 1 << 20
         return dict(_results(body))
 
     def begin_store(
@@ -143,6 +145,7 @@ class RawPeer:
     def _exactly(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             try:
                 part = self.sock.recv(size - len(data))
             except ConnectionResetError:
@@ -171,6 +174,12 @@ def associate_request(contexts: Contexts, calling_aet: str, called_aet: str) -> 
     )
     body += b"".join(items)
     return struct.pack(">BxL", PduType.A_ASSOCIATE_RQ, len(body)) + body
+
+
+def _max_length(body: bytes) -> int:
+    """Return the Maximum Length that an A-ASSOCIATE-AC offers, 0 for no limit (PS3.8 §D.1)."""
+    position = body.index(b"\x51\x00\x00\x04")
+    return int.from_bytes(body[position + 4 : position + 8], "big")
 
 
 def _results(body: bytes) -> Iterator[tuple[int, tuple[int, str]]]:

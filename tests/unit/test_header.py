@@ -219,3 +219,13 @@ def test_a_deflated_bomb_stays_small() -> None:
     bomb += packer.flush()
     header = header_of(bomb, DeflatedExplicitVRLittleEndian)
     assert header.attributes(REQUEST, DeflatedExplicitVRLittleEndian).patient_id == "P1"
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_flood_of_tiny_elements_is_refused(step: int) -> None:
+    flood = b"".join(
+        struct.pack("<HH2sH", 0x0009 + (number * step >> 16), number * step & 0xFFFF, b"LO", 0)
+        for number in range(800_000)
+    )
+    with pytest.raises(DatasetError, match="more than"):
+        header_of(flood, ExplicitVRLittleEndian)
