@@ -135,7 +135,7 @@ class Scene:
 
 @pytest.fixture
 def scene(system: System, tmp_path: Path) -> Iterator[Scene]:
-    """A running system whose studies go to a destination, with a quiet period that outlasts a restart."""
+    """A running system that exports studies after a quiet period longer than a restart."""
     made = Scene(system, tmp_path)
     made.destination.start()
     made.receiver.start()
