@@ -95,6 +95,11 @@ class Association:
         """Longest P-DATA-TF that the peer takes, in bytes; 0 for any (PS3.8 §D.1)."""
         return self._requestor.acceptor.maximum_length or 0
 
+    @property
+    def is_established(self) -> bool:
+        """Whether messages can be exchanged."""
+        return bool(self._requestor.is_established)
+
     def __enter__(self) -> Self:
         """Open the association."""
         started = self._clock.monotonic()

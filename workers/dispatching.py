@@ -1,4 +1,4 @@
-"""The dispatcher as a process: opens what it needs, runs its three loops, obeys signals."""
+"""The dispatcher as a process: opens what it needs, runs its loops, obeys signals."""
 
 import signal
 import threading
@@ -12,6 +12,7 @@ from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from workers.app import WorkerApp
 from workers.breaker import Breaker, BreakerConfig
+from workers.deadlines import Deadlines, DeadlinesConfig
 from workers.dispatcher import Dispatcher, DispatcherConfig
 from workers.hints import HintBroker
 from workers.rescuer import Rescuer, RescuerConfig
@@ -24,6 +25,7 @@ class Services:
     dispatcher: Dispatcher
     rescuer: Rescuer
     breaker: Breaker
+    deadlines: Deadlines
 
 
 @contextmanager
@@ -42,8 +44,10 @@ def _services(app: WorkerApp) -> Iterator[Services]:
         )
         rescuer = Rescuer(ledger, source, SYSTEM_CLOCK, config=RescuerConfig(settings.device_name))
         breaker = Breaker(ledger, source, SYSTEM_CLOCK, config=BreakerConfig(settings.device_name))
+        config = DeadlinesConfig(settings.device_name)
+        deadlines = Deadlines(ledger, source, SYSTEM_CLOCK, config=config)
         try:
-            yield Services(dispatcher, rescuer, breaker)
+            yield Services(dispatcher, rescuer, breaker, deadlines)
         finally:
             broker.close()
 
@@ -59,6 +63,7 @@ def dispatch_once(app: WorkerApp) -> int:
     with _services(app) as services:
         services.rescuer.run_once()
         services.breaker.run_once()
+        services.deadlines.run_once()
         return services.dispatcher.run_once().dispatched
 
 
@@ -71,7 +76,7 @@ def serve(app: WorkerApp) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with _services(app) as services:
-        beside = (services.rescuer.run, services.breaker.run)
+        beside = (services.rescuer.run, services.breaker.run, services.deadlines.run)
         with ThreadPoolExecutor(len(beside)) as pool:
             futures = [pool.submit(_until_stopped, loop, stop) for loop in beside]
             _until_stopped(services.dispatcher.run, stop)

@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING
 
 from archive.ledger import deliveries
 from archive.model.entities import DeliverySummary, InstanceToSend
-from archive.model.task import Failure, IanDetails, NewTask, Outcome, Task, TaskKind, TaskStatus
+from archive.model.task import (
+    CommitmentDetails,
+    Failure,
+    IanDetails,
+    NewTask,
+    Outcome,
+    Task,
+    TaskKind,
+    TaskStatus,
+)
 from workers.contexts import ContextPlan, ProposedContext, plan_contexts
 from workers.delivery import Courier
 from workers.payload import NO_FILE
 from workers.recorder import Recorder
 from workers.route import NotConfiguredError, find_route, local_ae, remote_ae
-from workers.tally import outcome
+from workers.storage_commitment import commitment_policy
+from workers.tally import Tally, outcome
 from workers.transcoding import Transcoder
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
     from workers.processor import TaskContext
 
 IAN_QUEUE = "IANSCU"
+COMMITMENT_QUEUE = "StgCmtSCU"
 SCHEMES = ("dicom", "noop")
 
 
@@ -85,7 +96,8 @@ def _export_to_ae(task: Task, exporter: "Exporter", context: "TaskContext") -> O
         remote_ae(context.snapshot, exporter.destination, wanted_by),
     )
     with context.ledger.transaction() as tx:
-        instances = deliveries.instances_to_send(tx, task)
+        again = context.snapshot.queue(task.queue_name).retry.retry_on_warning
+        instances = deliveries.instances_to_send(tx, task, refused_too=again)
         before = deliveries.summary(tx, task)
         deliveries.note_extent(tx, task, len(instances) + before.delivered)
     if not instances:
@@ -109,6 +121,8 @@ def _nothing_to_send(
 ) -> Outcome:
     """Return the outcome of a task without any instance left."""
     subject = f"export of {entity_words(task)} to {exporter.destination}"
+    if before.refused:
+        return outcome(subject, Tally(), before, cancelled=False)
     if before.delivered:
         counts = f"completed:{before.delivered - before.warning}"
         warned = f" warning:{before.warning}" if before.warning else ""
@@ -215,17 +229,50 @@ def _with_follow_ups(
     return replace(result, follow_ups=follow_ups(task, exporter, snapshot))
 
 
-def follow_ups(
-    task: Task | NewTask, exporter: "Exporter", snapshot: "Snapshot"
-) -> tuple[NewTask, ...]:
-    """Return one availability notification per dcmIanDestination, in their order.
+def follow_ups(task: Task, exporter: "Exporter", snapshot: "Snapshot") -> tuple[NewTask, ...]:
+    """Return what follows a completed export: notifications in their order, then commitment.
 
-    The notification covers what the destination holds of the study; after `noop:`, which
-    delivers nothing, all of it. Retrieve AE Title (0008,0054) is type 1, so it is never empty
-    (PS3.3 §C.4.23): without dcmRetrieveAET it is the AE that was sent to.
+    A notification covers what the destination holds of the study; after `noop:`, which delivers
+    nothing, all of it. Retrieve AE Title (0008,0054) is type 1, so it is never empty (PS3.3
+    §C.4.23): without dcmRetrieveAET it is the AE that was sent to. With `IANAfter=commitment`
+    the notifications wait until everything delivered is committed.
     """
     if task.study_instance_uid is None:
         return ()
+    ians = notifications(task, exporter, snapshot)
+    if exporter.storage_commitment_scp is None:
+        return ians
+    waits = commitment_policy(exporter).ian_after_commitment
+    request = _commitment(task, exporter, ians if waits else ())
+    return (request,) if waits else (*ians, request)
+
+
+def _commitment(task: Task, exporter: "Exporter", after: tuple[NewTask, ...]) -> NewTask:
+    """Return the request for the commitment of what an export delivered."""
+    sent = exporter.scheme == "dicom"
+    return NewTask(
+        kind=TaskKind.STGCMT_SCU,
+        queue_name=COMMITMENT_QUEUE,
+        device_name=task.device_name,
+        local_aet=exporter.aet or task.local_aet or "",
+        remote_aet=exporter.storage_commitment_scp or "",
+        study_instance_uid=task.study_instance_uid or "",
+        series_instance_uid=task.series_instance_uid,
+        sop_instance_uid=task.sop_instance_uid,
+        exporter_id=exporter.exporter_id,
+        batch_id=task.batch_id,
+        commitment=CommitmentDetails(
+            export_task_pk=task.pk if sent else None,
+            export_round=task.round if sent else None,
+            after_committed=after,
+        ),
+    )
+
+
+def notifications(
+    task: Task | NewTask, exporter: "Exporter", snapshot: "Snapshot"
+) -> tuple[NewTask, ...]:
+    """Return one availability notification per dcmIanDestination."""
     sent = exporter.scheme == "dicom"
     details = IanDetails(
         retrieve_aets=exporter.retrieve_aets or _retrieve_aets(exporter, snapshot, sent=sent),
@@ -240,7 +287,7 @@ def follow_ups(
             device_name=task.device_name,
             local_aet=exporter.aet or task.local_aet or "",
             remote_aet=destination,
-            study_instance_uid=task.study_instance_uid,
+            study_instance_uid=task.study_instance_uid or "",
             exporter_id=exporter.exporter_id,
             batch_id=task.batch_id,
             ian=details,

@@ -15,8 +15,8 @@ from archive.errors import InvalidValueError
 from archive.ledger import operations, tasks
 from archive.ledger.connection import Ledger, Transaction
 from archive.model.identifiers import check_uid
-from archive.model.task import NewTask, TaskKind
-from workers.export import follow_ups
+from archive.model.task import CommitmentDetails, NewTask, TaskKind
+from workers.export import notifications
 from workers.operations import UnknownNameError, exporter_called
 from workers.processors import PROCESSORS
 from workers.runner import SnapshotSource
@@ -248,7 +248,10 @@ def new_tasks(
     if order.only is Only.COMMITMENT:
         scp = exporter.storage_commitment_scp or ""
         kind, queue = TaskKind.STGCMT_SCU, COMMIT_QUEUE
-        return (replace(export, kind=kind, queue_name=queue, remote_aet=scp),)
+        held_by = exporter.exporter_id if exporter.scheme == "dicom" else None
+        details = CommitmentDetails(held_by_exporter=held_by)
+        request = replace(export, kind=kind, queue_name=queue, remote_aet=scp, commitment=details)
+        return (request,)
     return _announcements(export, exporter, snapshot)
 
 
@@ -261,5 +264,5 @@ def _announcements(export: NewTask, exporter: Exporter, snapshot: Snapshot) -> t
             series_instance_uid=export.series_instance_uid,
             sop_instance_uid=export.sop_instance_uid,
         )
-        for each in follow_ups(export, sends_nothing, snapshot)
+        for each in notifications(export, sends_nothing, snapshot)
     )

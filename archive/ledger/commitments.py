@@ -436,7 +436,7 @@ def _new_task(record: dict[str, Any]) -> NewTask:
     values = dict(record)
     values["kind"] = TaskKind(values["kind"])
     if values.get("ian"):
-        ian = {
+        ian: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values["ian"].items()
         }

@@ -1,8 +1,8 @@
 """What a peer means by the status of a DIMSE response, and whether asking again can help.
 
 The general codes are those of PS3.7 Annex C; the service tables add PS3.4 §B.2.3 (C-STORE),
-§C.4.2.1.5 (C-MOVE) and Annex R (N-CREATE of an Instance Availability Notification, which knows
-the general codes only).
+§C.4.2.1.5 (C-MOVE); Annex J (N-ACTION and N-EVENT-REPORT of a storage commitment) and Annex R
+(N-CREATE of an Instance Availability Notification) know the general codes only.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ class Service(StrEnum):
     C_STORE = "C-STORE"
     C_MOVE = "C-MOVE"
     N_CREATE = "N-CREATE"
+    N_ACTION = "N-ACTION"
+    N_EVENT_REPORT = "N-EVENT-REPORT"
 
 
 class StatusClass(StrEnum):
@@ -137,6 +139,8 @@ _RANGES: dict[Service, tuple[_Range, ...]] = {
     Service.C_STORE: _STORE,
     Service.C_MOVE: _MOVE,
     Service.N_CREATE: (),
+    Service.N_ACTION: (),
+    Service.N_EVENT_REPORT: (),
 }
 
 # An unassigned code cannot be told permanent, so the queue's limit of retries decides.

@@ -1,0 +1,206 @@
+"""Sees to what the ledger has waited for long enough: commitments without a good report.
+
+A request whose deadline is over goes up a ladder (`archive.model.commitment.next_step`): its open
+instances are asked for again under a new Transaction UID, then sent again, then given up, which
+a task that fails makes visible. Every step is staged in the transaction that closes the request,
+so that a crash repeats or skips none. Any number of processes may look.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from archive.clock import Clock
+from archive.configuration.descriptors import Exporter, Snapshot
+from archive.errors import DicomqError
+from archive.ledger import commitments, tasks
+from archive.ledger.commitments import DueCommitment
+from archive.ledger.connection import Ledger, Transaction
+from archive.model.commitment import (
+    CommitmentStatus,
+    OpenInstance,
+    Rung,
+    Step,
+    escalation,
+    reasons_text,
+)
+from archive.model.task import (
+    CommitmentDetails,
+    ExportEntity,
+    ExportIntent,
+    NewTask,
+    TaskKind,
+)
+from archive.telemetry import LEDGER_UNAVAILABLE, log_event
+from workers import events
+from workers.runner import SnapshotSource
+
+LOGGER = logging.getLogger(__name__)
+
+ACTOR = "commitment deadline"
+COMMITMENT_QUEUE = "StgCmtSCU"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinesConfig:
+    """How often deadlines are looked at.
+
+    Attributes
+    ----------
+    device_name
+        Device whose requests are looked after.
+    look_every_s, purge_every_s
+        Seconds between looks at deadlines, and at completed requests past their time.
+    """
+
+    device_name: str
+    look_every_s: float = 2.0
+    purge_every_s: float = 60.0
+
+
+class Deadlines:
+    """Looks after deadlines; see the module."""
+
+    def __init__(
+        self, ledger: Ledger, source: SnapshotSource, clock: Clock, *, config: DeadlinesConfig
+    ) -> None:
+        self._ledger = ledger
+        self._source = source
+        self._clock = clock
+        self._config = config
+
+    def run_once(self) -> int:
+        """Deal with requests whose deadline is over; return with how many."""
+        snapshot = self._source.snapshot()
+        with self._ledger.transaction() as tx:
+            due = commitments.due(tx, self._config.device_name)
+            steps = [_deal_with(tx, request, snapshot) for request in due]
+        for request, taken in zip(due, steps, strict=True):
+            _log(request, taken)
+        return len(due)
+
+    def purge_once(self) -> int:
+        """Delete completed requests past dcmPurgeStgCmtCompletedDelay; return how many."""
+        delay_s = self._source.snapshot().device.purge_commitment_completed_delay_s
+        if delay_s is None:
+            return 0
+        with self._ledger.statement() as tx:
+            purged = commitments.purge(tx, self._config.device_name, older_than_s=delay_s)
+        if purged:
+            log_event(LOGGER, events.COMMITMENTS_PURGED, count=purged)
+        return purged
+
+    def run(self, stop: threading.Event) -> None:
+        """Look again and again until `stop` is set."""
+        next_purge = self._clock.monotonic()
+        reachable = True
+        while not stop.wait(self._config.look_every_s):
+            try:
+                while self.run_once():
+                    pass
+                if self._clock.monotonic() >= next_purge:
+                    self.purge_once()
+                    next_purge = self._clock.monotonic() + self._config.purge_every_s
+                reachable = True
+            except DicomqError as error:
+                if reachable:
+                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
+                reachable = False
+
+
+Steps = dict[Step, list[OpenInstance]]
+
+
+def _deal_with(tx: Transaction, request: DueCommitment, snapshot: Snapshot) -> Steps:
+    """Take the next step for each open instance of a request; return what was done."""
+    instances, delivered = commitments.open_instances(tx, request)
+    exporter = snapshot.device.exporters.get(request.exporter_id or "")
+    can_resend = delivered and exporter is not None and exporter.scheme == "dicom"
+    steps = escalation(request.rung, instances, can_resend=can_resend)
+    for step, members in steps.items():
+        if members:
+            commitments.note_step(tx, request.pk, step, members)
+    if steps[Step.ASK_AGAIN]:
+        tasks.stage(tx, _asked_again(request), actor=ACTOR, reason="no report came in time")
+    if steps[Step.RESEND] and exporter is not None:
+        intent = _sent_again(request, exporter)
+        commitments.export_again(tx, intent, request.study_instance_uid, steps[Step.RESEND])
+    if steps[Step.GIVE_UP]:
+        verdict = _given_up(request, steps[Step.GIVE_UP])
+        tasks.stage(tx, verdict, actor=ACTOR, reason="given up")
+    commitments.close_due(tx, request.pk, _status(instances, steps))
+    return steps
+
+
+def _status(instances: list[OpenInstance], steps: Steps) -> CommitmentStatus | None:
+    """Return the status of a request that was dealt with; None: it stays as it was."""
+    if not instances:
+        return CommitmentStatus.COMPLETED
+    return CommitmentStatus.FAILED if steps[Step.GIVE_UP] else None
+
+
+def _asked_again(request: DueCommitment) -> NewTask:
+    details = CommitmentDetails(
+        again_of=request.pk,
+        rung=Rung.ASKED_AGAIN,
+        after_committed=commitments.after_committed(request),
+    )
+    return _commitment_task(request, details)
+
+
+def _given_up(request: DueCommitment, instances: list[OpenInstance]) -> NewTask:
+    words = (
+        f"{request.remote_aet} did not commit to {len(instances)} instance(s) of study "
+        f"{request.study_instance_uid} ({reasons_text(instances)}); given up: look for the cause "
+        "there, then reschedule this task to ask once more"
+    )
+    details = CommitmentDetails(
+        again_of=request.pk,
+        rung=Rung.ASKED,
+        after_committed=commitments.after_committed(request),
+        verdict=words,
+    )
+    return _commitment_task(request, details)
+
+
+def _commitment_task(request: DueCommitment, details: CommitmentDetails) -> NewTask:
+    return NewTask(
+        kind=TaskKind.STGCMT_SCU,
+        queue_name=COMMITMENT_QUEUE,
+        device_name=request.device_name,
+        local_aet=request.local_aet,
+        remote_aet=request.remote_aet,
+        study_instance_uid=request.study_instance_uid,
+        exporter_id=request.exporter_id,
+        batch_id=request.batch_id,
+        commitment=details,
+    )
+
+
+def _sent_again(request: DueCommitment, exporter: Exporter) -> ExportIntent:
+    return ExportIntent(
+        exporter_id=exporter.exporter_id,
+        queue_name=exporter.queue_name,
+        device_name=request.device_name,
+        local_aet=exporter.aet or request.local_aet,
+        remote_aet=exporter.remote_aet,
+        entity=ExportEntity.STUDY,
+        due_in_s=0.0,
+        rule_name="not committed",
+    )
+
+
+def _log(request: DueCommitment, steps: Steps) -> None:
+    given_up = len(steps[Step.GIVE_UP])
+    log_event(
+        LOGGER,
+        events.COMMITMENT_GIVEN_UP if given_up else events.COMMITMENT_DUE,
+        level=logging.ERROR if given_up else logging.WARNING,
+        destination=request.remote_aet,
+        study=request.study_instance_uid,
+        exporter=request.exporter_id,
+        reports=request.reports,
+        asked_again=len(steps[Step.ASK_AGAIN]) or None,
+        sent_again=len(steps[Step.RESEND]) or None,
+        given_up=given_up or None,
+    )
