@@ -14,5 +14,6 @@ pytest_plugins = (
     "tests.fix_export",
     "tests.fix_raw_peer",
     "tests.fix_query",
+    "tests.fix_retrieve",
     "tests.fix_session",
 )

@@ -8,7 +8,7 @@ from typing_extensions import override
 from archive.ledger import retrievals
 from archive.model.entities import InstanceToSend
 from archive.model.retrieval import RetrieveResult, SubOperations
-from archive.model.status import DimseStatus, StatusClass
+from archive.model.status import Service, StatusClass, classify
 from archive.model.task import Task
 from workers.recorder import Recorder
 
@@ -139,11 +139,20 @@ class MoveRecorder(Recorder):
         self._progress = progress
 
     @override
-    def _note(
-        self, instance: InstanceToSend, reason: str, status: DimseStatus | None = None
-    ) -> None:
-        accepted = status is not None and status.is_accepted
-        if reason and not accepted:
-            self._progress.problem(reason)
-        end = status.status_class if accepted and status else StatusClass.FAILURE
-        self._progress.ended(instance.sop_instance_uid, end)
+    def answered(self, instance: InstanceToSend, code: int, comment: str) -> None:
+        """Note a C-STORE-RSP."""
+        status = classify(Service.C_STORE, code)
+        if status.is_accepted:
+            self._progress.ended(instance.sop_instance_uid, status.status_class)
+        else:
+            self._progress.failed(instance.sop_instance_uid, status.describe(comment))
+
+    @override
+    def failed(self, instance: InstanceToSend, reason: str, *, transient: bool) -> None:
+        """Note an instance that got no response."""
+        self._progress.failed(instance.sop_instance_uid, reason)
+
+    @override
+    def missing(self, instance: InstanceToSend, reason: str) -> None:
+        """Note an instance whose file cannot be read."""
+        self._progress.failed(instance.sop_instance_uid, reason)
