@@ -8,7 +8,7 @@ from archive.model.entities import StoredFile
 
 
 @dataclass(frozen=True, slots=True)
-class StudyFilter:
+class PurgeFilter:
     """Which studies to look at; None restricts nothing.
 
     Attributes
@@ -83,7 +83,7 @@ def purge_study(
     )
 
 
-def studies_matching(tx: Transaction, wanted: StudyFilter) -> list[str]:
+def studies_matching(tx: Transaction, wanted: PurgeFilter) -> list[str]:
     """Return the Study Instance UIDs of studies with local files that fit a filter."""
     rows = tx.execute(
         load_queries("retrievals")["studies_matching"],

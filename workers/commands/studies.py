@@ -19,6 +19,7 @@ from workers.commands.output import (
     print_rows,
     print_table,
 )
+from workers.commands.purge import purge
 from workers.commands.session import CommandError, Session, session, told
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ _COLUMNS = (
 )
 def studies() -> None:
     """Show what the archive holds, and export it by hand."""
+
+
+studies.add_command(purge)
 
 
 @studies.command("list", cls=CeleryCommand, epilog=examples("studies list --date 20261101-"))
