@@ -40,7 +40,7 @@ class Recorder:
                 self.tally.permanent += 1
             else:
                 self.tally.transient += 1
-            self._note(instance, words, status)
+            self._note(instance, words, status, permanent=status.failure is Failure.PERMANENT)
 
     def failed(self, instance: InstanceToSend, reason: str, *, transient: bool) -> None:
         """Note an instance that got no response."""
@@ -49,7 +49,7 @@ class Recorder:
                 self.tally.transient += 1
             else:
                 self.tally.permanent += 1
-            self._note(instance, reason)
+            self._note(instance, reason, permanent=not transient)
 
     def missing(self, instance: InstanceToSend, reason: str) -> None:
         """Note an instance whose file cannot be read."""
@@ -63,7 +63,12 @@ class Recorder:
             self._write()
 
     def _note(
-        self, instance: InstanceToSend, reason: str, status: DimseStatus | None = None
+        self,
+        instance: InstanceToSend,
+        reason: str,
+        status: DimseStatus | None = None,
+        *,
+        permanent: bool = False,
     ) -> None:
         """Add a result to the batch; `status` is None when no response came."""
         now = self._context.clock.monotonic()
@@ -78,6 +83,7 @@ class Recorder:
                 delivered=status is not None and status.is_accepted,
                 dimse_status=None if status is None else status.code,
                 message=reason,
+                permanent=permanent,
             )
         )
         if len(self._batch) >= _BATCH or now - self._batch_since > _BATCH_AGE_S:

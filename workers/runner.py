@@ -189,14 +189,16 @@ class Runner:
 
     def _release(self, task: Task) -> str:
         worker = self._services.worker
-        with self._services.ledger.transaction() as tx:
+        with self._services.ledger.statement() as tx:
             released = tasks.release(tx, task, actor=worker, reason=StopReason.SHUTDOWN)
         log_event(LOGGER, events.TASK_RELEASED, task=task.pk, attempt=task.attempt)
         return "released: the worker shuts down" if released else _LOST
 
     def _settle(self, task: Task, settle: Settle) -> str:
         outcome, worker = settle.outcome, self._services.worker
-        with self._services.ledger.transaction() as tx:
+        ledger = self._services.ledger
+        one_statement = not (outcome.follow_ups or outcome.unreached)
+        with ledger.statement() if one_statement else ledger.transaction() as tx:
             if self._is_held(tx, task, settle):
                 return self._hold(tx, task, settle.cause)
             status = tasks.finish(tx, task, outcome, settle.decision, actor=worker)

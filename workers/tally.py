@@ -61,8 +61,8 @@ def conclude(
     """Return status and failure class of an export attempt.
 
     Completed only when every instance got a C-STORE-RSP that says so. Whatever is left is worth
-    another attempt as long as one of its reasons is transient; the attempt then tries all that
-    was not delivered.
+    another attempt as long as one of its reasons is transient; the attempt then tries what was
+    neither delivered nor refused for good.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def conclude(
     cancelled
         Whether the task was asked to stop.
     """
-    if not (tally.failed or tally.missing or tally.remaining):
+    if not (tally.failed or tally.missing or tally.remaining or summary.refused):
         return TaskStatus.COMPLETED, None
     if cancelled and tally.remaining:
         return TaskStatus.CANCELED, None
@@ -100,6 +100,7 @@ def describe(subject: str, tally: Tally, summary: DeliverySummary) -> str:
         ("missing", tally.missing),
         ("remaining", tally.remaining),
         ("delivered before", summary.delivered - tally.delivered),
+        ("refused before", summary.refused - tally.permanent),
     )
     counts += [f"{name}:{count}" for name, count in named if count > 0]
     reasons = [

@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: the pool, transactions, notifications, and the seam for its errors."""
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -61,6 +62,17 @@ def _text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _check(connection: psycopg.Connection) -> None:
+    """Let the pool replace a connection that PostgreSQL has closed.
+
+    Only one that has something to read is asked: an idle connection is silent unless it ended.
+    """
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if poll.poll(0):
+        ConnectionPool.check_connection(connection)
+
+
 class Ledger:
     """A pool of connections to the ledger's database.
 
@@ -91,7 +103,7 @@ class Ledger:
             min_size=min_connections,
             max_size=max_connections,
             timeout=wait_s,
-            check=ConnectionPool.check_connection if max_connections > 1 else None,
+            check=_check,
             open=False,
         )
         self._pool.open()

@@ -16,11 +16,14 @@ from archive.model.entities import (
 from archive.model.task import Task
 
 
-def instances_to_send(tx: Transaction, task: Task) -> list[InstanceToSend]:
+def instances_to_send(
+    tx: Transaction, task: Task, *, refused_too: bool = False
+) -> list[InstanceToSend]:
     """Return the instances of an export task that are still to be delivered.
 
     Those that this task delivered in its present round are left out and, for a task staged by a
-    rule, those that its exporter delivered before.
+    rule, those that its exporter delivered before. So are those refused for good since the task
+    was last scheduled, unless `refused_too` (dcmRetryOnWarning) asks for them.
     """
     with tx.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
@@ -33,6 +36,7 @@ def instances_to_send(tx: Transaction, task: Task) -> list[InstanceToSend]:
                 "round": task.round,
                 "follow_up_only": task.follow_up_only,
                 "exporter_id": task.exporter_id,
+                "refused_too": refused_too,
             },
         ).fetchall()
     return [_instance_to_send(row) for row in rows]
@@ -53,6 +57,7 @@ def record(tx: Transaction, task: Task, results: Sequence[InstanceResult]) -> No
             "instance_pks": [result.instance_pk for result in results],
             "versions": [result.version for result in results],
             "delivered": [result.delivered for result in results],
+            "permanent": [result.permanent for result in results],
             "dimse_statuses": [result.dimse_status for result in results],
             "messages": [result.message.replace("\0", "") for result in results],
         },
@@ -117,4 +122,5 @@ def _instance_to_send(row: dict[str, object]) -> InstanceToSend:
         series_instance_uid=str(row["series_instance_uid"]),
         sending_aet=None if sending_aet is None else str(sending_aet),
         file=file,
+        coercions=cast("Mapping[str, Any] | None", row["coercions"]),
     )

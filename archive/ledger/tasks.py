@@ -196,15 +196,8 @@ def release(
 
 def _end(tx: Transaction, task: Task, parameters: Mapping[str, Any]) -> TaskStatus | None:
     claim_of = {"pk": task.pk, "attempt": task.attempt}
-    row = tx.execute(load_queries("tasks")["finish"], {**parameters, **claim_of}).fetchone()
-    if row is None:
-        return None
-    status, wanted_time = row
-    if wanted_time is not None:
-        parameters = {"pk": task.pk, "at": wanted_time}
-        tx.execute(load_queries("tasks")["reschedule_at"], parameters)
-    tx.execute(load_queries("tasks")["wake"])
-    return TaskStatus(status)
+    (status,) = _one(tx, "finish", {**parameters, **claim_of})
+    return None if status is None else TaskStatus(status)
 
 
 def lapsed(tx: Transaction, device_name: str, limit: int = 100) -> list[Task]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class InstanceToSend:
         Grows by one whenever the object is replaced; deliveries are recorded per version.
     file
         Where its bytes lie, None when every copy was purged.
+    coercions
+        What was changed in its attributes when it was received.
     """
 
     instance_pk: int
@@ -104,6 +107,7 @@ class InstanceToSend:
     series_instance_uid: str
     sending_aet: str | None
     file: StoredFile | None
+    coercions: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ class InstanceResult:
         Whether a C-STORE-RSP said success or warning (0000, Bxxx).
     dimse_status
         Status of the response; None when none came.
+    permanent
+        Refused for a reason that another attempt cannot mend.
     """
 
     instance_pk: int
@@ -132,15 +138,23 @@ class InstanceResult:
     delivered: bool
     dimse_status: int | None = None
     message: str = ""
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverySummary:
-    """Counts over all instances that a task has dealt with in its present round."""
+    """Counts over all instances that a task has dealt with in its present round.
+
+    Attributes
+    ----------
+    refused
+        Those of the failed ones that another attempt cannot mend.
+    """
 
     delivered: int
     warning: int
     failed: int
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

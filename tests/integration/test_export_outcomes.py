@@ -91,6 +91,32 @@ def test_one_of_a_hundred_refused_is_the_only_one_sent_again(
     assert len(second.follow_ups) == 1
 
 
+def test_what_was_refused_for_good_is_not_sent_again(
+    bench: ExportBench, store_scp: StartStoreScp, tmp_path: Path
+) -> None:
+    hopeless, unlucky = "1.2.826.0.1.9.1.1.3", "1.2.826.0.1.9.1.1.5"
+    answers = {hopeless: [0xC000] * 9, unlucky: [0xA700]}
+
+    def status(event: Event) -> int:
+        left = answers.get(str(event.request.AffectedSOPInstanceUID))
+        return left.pop() if left else 0x0000
+
+    peer = store_scp(status=status)
+    bench.add(exporter(), remote_ae("STORESCP", peer.port))
+    (study,) = generate_studies(tmp_path, studies=1, instances=10)
+    for path in study.files.values():
+        bench.store(path)
+    task = bench.export_task(study.study_instance_uid)
+    first = bench.perform(task)
+    assert (first.status, first.failure) == (TaskStatus.WARNING, Failure.TRANSIENT)
+    second = bench.perform(task)
+    assert (second.status, second.failure) == (TaskStatus.WARNING, Failure.PERMANENT)
+    assert second.message.endswith("completed:1 delivered before:8 refused before:1")
+    assert len(answers[hopeless]) == 8, "asked once"
+    third = bench.perform(task)
+    assert (third.status, third.failure) == (TaskStatus.WARNING, Failure.PERMANENT)
+
+
 @pytest.mark.parametrize(
     ("code", "status", "failure"),
     [

@@ -309,3 +309,39 @@ BEGIN
     WHERE pk = p_pk
     RETURNING *;
 END $$;
+
+-- Ends the attempt that a worker claimed, and does what was asked for while it ran; NULL: the claim was lost.
+--
+-- A wish to cancel turns a retry into CANCELED; a wish to reschedule makes the task due again whatever came out.
+-- An attempt that the destination answered with a success or a warning closes its circuit.
+CREATE OR REPLACE FUNCTION finish_task(
+    p_pk bigint, p_attempt integer, p_status text, p_failed boolean, p_delay_s float8, p_error text, p_outcome text,
+    p_actor text, p_reason text
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE v_task task;
+BEGIN
+    SELECT * INTO v_task FROM task WHERE pk = p_pk AND attempt = p_attempt AND status = 'IN PROCESS' FOR UPDATE;
+    IF NOT FOUND THEN RETURN NULL; END IF;
+    IF v_task.cancel_requested AND p_status = 'SCHEDULED FOR RETRY' THEN p_status := 'CANCELED'; END IF;
+    UPDATE task SET
+        status = p_status, lease_until = NULL, cancel_requested = false, reschedule_time = NULL,
+        end_time = clock_timestamp(), updated_time = clock_timestamp(), failures = failures + p_failed::integer,
+        scheduled_time = CASE WHEN p_status = 'SCHEDULED FOR RETRY'
+                              THEN clock_timestamp() + make_interval(secs => p_delay_s) ELSE scheduled_time END,
+        error_message = p_error, outcome_message = p_outcome, actor = p_actor, reason = p_reason
+    WHERE pk = p_pk;
+    IF v_task.reschedule_time IS NOT NULL THEN
+        UPDATE task SET
+            status = 'SCHEDULED', attempt = attempt + 1, first_attempt = attempt + 1, failures = 0,
+            follow_up_only = false, round = round + (p_status = 'COMPLETED')::integer,
+            scheduled_time = v_task.reschedule_time, start_time = NULL, end_time = NULL, error_message = NULL,
+            outcome_message = NULL, worker = NULL, actor = v_task.actor, reason = 'rescheduled while running'
+        WHERE pk = p_pk;
+    END IF;
+    IF p_status IN ('COMPLETED', 'WARNING') THEN
+        UPDATE destination d SET failures = 0, tripped_time = NULL, next_probe_time = NULL, probes = 0
+        WHERE d.device_name = v_task.device_name AND d.remote_aet = v_task.remote_aet AND d.failures > 0;
+    END IF;
+    PERFORM pg_notify('dicomq_task', '');
+    RETURN p_status;
+END $$;

@@ -75,6 +75,7 @@ WITH chosen AS MATERIALIZED (
         reschedule_time = CASE WHEN c.status = 'IN PROCESS' THEN due.at END,
         dispatched_time = NULL, follow_up_only = CASE WHEN c.status = 'IN PROCESS' THEN t.follow_up_only ELSE false END,
         attempt = t.attempt + (c.status <> 'IN PROCESS')::integer,
+        first_attempt = CASE WHEN c.status = 'IN PROCESS' THEN t.first_attempt ELSE t.attempt + 1 END,
         round = t.round + (c.status = 'COMPLETED' OR %(exporter_id)s::text IS NOT NULL)::integer,
         failures = CASE WHEN c.status = 'IN PROCESS' THEN t.failures ELSE 0 END,
         scheduled_time = CASE WHEN c.status = 'IN PROCESS' THEN t.scheduled_time ELSE due.at END,

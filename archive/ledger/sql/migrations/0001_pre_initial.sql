@@ -116,6 +116,8 @@ CREATE TABLE task (
     attempt             integer NOT NULL DEFAULT 0,
     failures            integer NOT NULL DEFAULT 0,
     round               integer NOT NULL DEFAULT 1,
+    -- Attempts up to this one came before an operator's reschedule: what was refused then is tried again.
+    first_attempt       integer NOT NULL DEFAULT 0,
     -- Staged by a rule: what the exporter delivered before is left out, and arriving objects join it.
     follow_up_only      boolean NOT NULL DEFAULT false,
     cancel_requested    boolean NOT NULL DEFAULT false,
@@ -249,6 +251,8 @@ CREATE TABLE delivery (
     exporter_id      text NOT NULL,
     remote_aet       text NOT NULL,
     delivered        boolean NOT NULL,
+    -- Refused for a reason that another attempt cannot mend.
+    permanent        boolean NOT NULL DEFAULT false,
     dimse_status     integer,
     message          text NOT NULL DEFAULT '',
     attempt          integer NOT NULL,
