@@ -200,7 +200,7 @@ def preview(
 
 def cancel_chunk(tx: Transaction, wanted: TaskFilter, chunk: Chunk) -> BulkProgress:
     """Cancel the next matching tasks."""
-    return _change(tx, "cancel_chunk", wanted, _parameters(chunk) | {"reason": "canceled"})
+    return _change(tx, "cancel_chunk", wanted, (chunk, {"reason": "canceled"}))
 
 
 def reschedule_chunk(
@@ -216,27 +216,29 @@ def reschedule_chunk(
     Running ones are asked to stop and scheduled again when they have; with a new place they are
     skipped, because what they have sent went to the old one.
     """
-    parameters = _parameters(chunk) | asdict(place or NewPlace())
-    return _change(tx, "reschedule_chunk", wanted, parameters | {"at": at, "reason": "rescheduled"})
+    target = {"at": at, "reason": "rescheduled"} | asdict(place or NewPlace())
+    return _change(tx, "reschedule_chunk", wanted, (chunk, target))
 
 
 def delete_chunk(tx: Transaction, wanted: TaskFilter, chunk: Chunk) -> BulkProgress:
     """Delete the next matching tasks, running ones included."""
-    return _change(tx, "delete_chunk", wanted, _parameters(chunk))
-
-
-def _parameters(chunk: Chunk) -> dict[str, Any]:
-    return asdict(chunk)
+    return _change(tx, "delete_chunk", wanted, (chunk, {}))
 
 
 def _change(
-    tx: Transaction, name: str, wanted: TaskFilter, parameters: dict[str, Any]
+    tx: Transaction, name: str, wanted: TaskFilter, how: tuple[Chunk, dict[str, Any]]
 ) -> BulkProgress:
+    """Lock a chunk and change it; the transaction must be one, not one per statement."""
+    chunk, parameters = how
     conditions, values = _conditions(wanted)
-    rows = tx.execute(_compose(name, conditions), values | parameters).fetchall()
-    progress = _progress([row[:3] for row in rows])
-    is_last = progress.visited < parameters["limit"]
-    return replace(progress, last_pk=None if is_last else max(row[3] for row in rows))
+    values |= {"after": chunk.after, "limit": chunk.limit}
+    pks = [pk for (pk,) in tx.execute(_compose("lock_chunk", conditions), values)]
+    if not pks:
+        return BulkProgress(last_pk=None)
+    parameters = parameters | {"pks": pks, "actor": chunk.actor}
+    rows = tx.execute(load_queries("operations")[name], parameters).fetchall()
+    is_last = len(pks) < chunk.limit
+    return replace(_progress([row[:3] for row in rows]), last_pk=None if is_last else pks[-1])
 
 
 def _progress(rows: Sequence[tuple[Any, ...]]) -> BulkProgress:

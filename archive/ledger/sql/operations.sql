@@ -45,11 +45,14 @@ FROM task WHERE {conditions} GROUP BY 1, 2;
 -- What deleting the matching tasks would do.
 SELECT status, NULL, count(*) FROM task WHERE {conditions} GROUP BY 1;
 
+-- lock_chunk --
+-- Lock the next matching tasks. The change is a statement of its own, so that it sees what was committed meanwhile.
+SELECT pk FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE;
+
 -- cancel_chunk --
--- Cancel the next matching tasks; those running are asked to stop, done ones are left.
+-- Cancel locked tasks; those running are asked to stop, done ones are left.
 WITH chosen AS MATERIALIZED (
-    SELECT pk, status, cancel_verdict(status) AS verdict
-    FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
+    SELECT pk, status, cancel_verdict(status) AS verdict FROM task WHERE pk = ANY(%(pks)s)
 ), changed AS (
     UPDATE task t SET
         status = CASE WHEN c.status = 'IN PROCESS' THEN c.status ELSE 'CANCELED' END,
@@ -61,13 +64,13 @@ WITH chosen AS MATERIALIZED (
 ), told AS (
     SELECT count(pg_notify('dicomq_cancel', pk::text)) FROM changed WHERE status = 'IN PROCESS'
 )
-SELECT status, verdict, count(*), max(pk), (SELECT * FROM told) FROM chosen GROUP BY status, verdict;
+SELECT status, verdict, count(*), (SELECT * FROM told) FROM chosen GROUP BY status, verdict;
 
 -- reschedule_chunk --
--- Make the next matching tasks due again; a running one is asked to stop and scheduled when it has.
+-- Make locked tasks due again; a running one is asked to stop and scheduled when it has.
 WITH chosen AS MATERIALIZED (
     SELECT pk, status, reschedule_verdict(kind, status, %(exporter_id)s, %(queue_name)s) AS verdict
-    FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
+    FROM task WHERE pk = ANY(%(pks)s)
 ), changed AS (
     UPDATE task t SET
         status = CASE WHEN c.status = 'IN PROCESS' THEN c.status ELSE 'SCHEDULED' END,
@@ -92,19 +95,19 @@ WITH chosen AS MATERIALIZED (
 ), woken AS (
     SELECT pg_notify('dicomq_task', '') FROM changed LIMIT 1
 )
-SELECT status, verdict, count(*), max(pk), (SELECT * FROM told), (SELECT count(*) FROM woken)
+SELECT status, verdict, count(*), (SELECT * FROM told), (SELECT count(*) FROM woken)
 FROM chosen GROUP BY status, verdict;
 
 -- delete_chunk --
--- Delete the next matching tasks; the worker of a running one finds its claim gone and stops.
+-- Delete locked tasks; the worker of a running one finds its claim gone and stops.
 WITH chosen AS MATERIALIZED (
-    SELECT pk, status FROM task WHERE pk > %(after)s AND {conditions} ORDER BY pk LIMIT %(limit)s FOR UPDATE
+    SELECT pk, status FROM task WHERE pk = ANY(%(pks)s)
 ), changed AS (
     DELETE FROM task t USING chosen c WHERE t.pk = c.pk RETURNING t.pk, c.status
 ), told AS (
     SELECT count(pg_notify('dicomq_cancel', pk::text)) FROM changed WHERE status = 'IN PROCESS'
 )
-SELECT status, NULL, count(*), max(pk), (SELECT * FROM told), (SELECT count(*) FROM changed)
+SELECT status, NULL, count(*), (SELECT * FROM told), (SELECT count(*) FROM changed)
 FROM chosen GROUP BY status;
 
 -- extents --
