@@ -10,9 +10,15 @@ from pydicom.uid import UID
 from pynetdicom import evt
 
 from archive import telemetry
-from archive.errors import DicomqError
+from archive.errors import DicomqError, InvalidValueError
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance, association_request
+from scp.commitment import (
+    ActionRequest,
+    CommitmentService,
+    NormalizedStatus,
+    RefusedRequestError,
+)
 from scp.dimse import StoreAnswer, StoreRequest
 from scp.get import GetService
 from scp.matching import FindStatus
@@ -48,12 +54,15 @@ class Handlers:
         acceptance: Acceptance,
         service: StoreService,
         queries: QueryService,
+        *,
         retrieves: RetrieveServices,
+        normalized: "GuardedNormalizedServices",
     ) -> None:
         self._acceptance = acceptance
         self._service = service
         self._queries = queries
         self._retrieves = retrieves
+        self._normalized = normalized
 
     def bound(self) -> list[tuple[evt.EventType, Callable[[evt.Event], object]]]:
         """Return pynetdicom's events with their handlers."""
@@ -62,6 +71,8 @@ class Handlers:
             (evt.EVT_C_ECHO, self.on_echo),
             (evt.EVT_SOP_EXTENDED, self.on_extended_negotiation),
             (evt.EVT_C_FIND, self.on_find),
+            (evt.EVT_N_ACTION, self._normalized.on_action),
+            (evt.EVT_N_EVENT_REPORT, self._normalized.on_event_report),
             (evt.EVT_RELEASED, self.on_ended),
             (evt.EVT_ABORTED, self.on_ended),
         ]
@@ -271,3 +282,69 @@ class GuardedReceiver:
             incoming.file.abort()
         except OSError as error:
             _log.warning("a file could not be removed; the next sweep tries again: %s", error)
+
+
+class GuardedNormalizedServices:
+    """Serves DIMSE-N requests and answers for every error."""
+
+    def __init__(self, commitments: CommitmentService) -> None:
+        self._commitments = commitments
+
+    def on_action(self, event: evt.Event) -> tuple[int, None]:
+        """Answer the N-ACTION that requests storage commitment (PS3.4 §J.3.2)."""
+        request = ActionRequest(event.action_type, partial(_decoded, event, "action_information"))
+        return self._answer(
+            event, lambda session: self._commitments.request(session, request)
+        ), None
+
+    def on_event_report(self, event: evt.Event) -> tuple[int, None]:
+        """Answer the N-EVENT-REPORT of a storage commitment SCP (PS3.4 §J.3.3)."""
+        information = partial(_decoded, event, "event_information")
+
+        def enter(session: Session) -> None:
+            self._commitments.report(session.calling_aet, information)
+
+        return self._answer(event, enter), None
+
+    def _answer(self, event: evt.Event, serve: Callable[[Session], object]) -> int:
+        """Serve a request and return the status of its response."""
+        session: Session | None = cast("StoreAssociation", event.assoc).session
+        try:
+            if session is not None:
+                serve(session)
+                return NormalizedStatus.SUCCESS
+        except RefusedRequestError as error:
+            return _refused(event, error.status, str(error))
+        except DicomqError as error:
+            return _refused(event, NormalizedStatus.PROCESSING_FAILURE, str(error))
+        except Exception:  # noqa: BLE001 - every error has to be answered
+            _log.exception("defect while a DIMSE-N request was being answered")
+        return NormalizedStatus.PROCESSING_FAILURE
+
+
+def _decoded(event: evt.Event, name: str) -> Dataset:
+    """Return a data set of a request.
+
+    Raises
+    ------
+    InvalidValueError
+        When it cannot be decoded.
+    """
+    try:
+        return cast("Dataset", getattr(event, name))
+    except Exception as error:
+        msg = f"the data set of the request cannot be decoded: {error}"
+        raise InvalidValueError(msg) from error
+
+
+def _refused(event: evt.Event, status: NormalizedStatus, message: str) -> int:
+    log_event(
+        _log,
+        telemetry.REQUEST_REFUSED,
+        level=logging.WARNING,
+        request=type(event.request).__name__,
+        calling_aet=cast("StoreAssociation", event.assoc).calling_aet,
+        status=f"{status:04X}",
+        message=message,
+    )
+    return status

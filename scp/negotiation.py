@@ -14,6 +14,7 @@ from archive.configuration.descriptors import (
     TransferCapability,
     TransferRole,
 )
+from archive.model.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 
 DEFAULT_PDU_LENGTH: Final = 131072
 """What is offered when the directory only has the toolkit's default: the most that dcmtk sends."""
@@ -218,9 +219,13 @@ def decide_contexts(
     """Return what becomes of each proposed context, by the AE's capabilities as SCP.
 
     Of the transfer syntaxes that both sides know, the capability's preferred one is taken, else
-    the first that the requestor names.
+    the first that the requestor names. An AE that asks for storage commitment as SCU takes the
+    reports on associations that the SCP opens, whether or not it proposes roles (PS3.4 §J.3.3).
     """
     by_class = {each.sop_class: each for each in capabilities if each.role is TransferRole.SCP}
+    for each in capabilities:
+        if each.sop_class == STORAGE_COMMITMENT_PUSH_MODEL:
+            by_class.setdefault(each.sop_class, each)
     return tuple(_decide_context(by_class, context) for context in proposed)
 
 

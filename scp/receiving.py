@@ -50,8 +50,8 @@ from scp.pdus import (
 from scp.stream import PduStream
 from scp.wakeups import Doorbell, RingingQueue, SocketWait
 
-MAX_IDENTIFIER_LENGTH: Final = 1 << 20
-"""Longest data set of a message that is not a C-STORE, bytes."""
+MAX_IDENTIFIER_LENGTH: Final = 1 << 23
+"""Longest data set of a message that is not a C-STORE, bytes: commitment of 50 000 instances."""
 
 LINGER_S: Final = 2.0
 """How long a peer may take to close the connection after the association's end."""

@@ -23,8 +23,9 @@ from archive.ledger.connection import Ledger
 from archive.storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance
+from scp.commitment import CommitmentService
 from scp.get import GetService
-from scp.handlers import GuardedRetrieves, Handlers
+from scp.handlers import GuardedNormalizedServices, GuardedRetrieves, Handlers
 from scp.negotiation import offered_pdu_length
 from scp.query import QueryService
 from scp.receiving import BindingServer, StoreAssociation, StoreRequestHandler
@@ -154,7 +155,8 @@ class ScpServer:
             self.acceptance,
             StoreService(ledger, clock),
             QueryService(ledger, clock),
-            GuardedRetrieves(MoveService(ledger, clock), GetService(ledger, clock)),
+            retrieves=GuardedRetrieves(MoveService(ledger, clock), GetService(ledger, clock)),
+            normalized=GuardedNormalizedServices(CommitmentService(ledger)),
         )
         _config.LOG_HANDLER_LEVEL = "none"
         _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False

@@ -59,6 +59,8 @@ AVAILABILITY_NOTIFICATION = (
     "1.2.840.10008.5.1.4.33",
     "Instance Availability Notification SOP Class",
 )
+COMMITMENT = ("1.2.840.10008.1.20.1", "Storage Commitment Push Model SOP Class")
+PROCEDURE_STEP = ("1.2.840.10008.3.1.2.3.3", "Modality Performed Procedure Step SOP Class")
 QUERIES = {
     "1.2.840.10008.5.1.4.1.2.1.1": "Patient Root Query/Retrieve Information Model - FIND",
     "1.2.840.10008.5.1.4.1.2.2.1": "Study Root Query/Retrieve Information Model - FIND",
@@ -248,6 +250,9 @@ def capabilities() -> Iterator[str]:
     yield capability(ae, VERIFICATION, "SCP", native)
     yield capability(ae, VERIFICATION, "SCU", native)
     yield capability(ae, AVAILABILITY_NOTIFICATION, "SCU", native)
+    yield capability(ae, COMMITMENT, "SCP", native)
+    yield capability(ae, COMMITMENT, "SCU", native)
+    yield capability(ae, PROCEDURE_STEP, "SCP", native)
     for sop in (QUERIES | RETRIEVES).items():
         for role in ("SCP", "SCU"):
             yield capability(ae, sop, role, native)
