@@ -14,6 +14,8 @@ pytest_plugins = (
     "tests.fix_export",
     "tests.fix_raw_peer",
     "tests.fix_query",
+    "tests.fix_leading",
     "tests.fix_retrieve",
+    "tests.fix_move",
     "tests.fix_session",
 )

@@ -79,6 +79,7 @@ class ExportBench:
     device: ArchiveDevice
     remote_aes: dict[str, NetworkAE] = field(default_factory=dict)
     stop_signal: StopSignal = field(default_factory=StopSignal)
+    leading_wait_s: float = 30.0
 
     def add(self, *entries: Exporter | NetworkAE) -> None:
         """Put exporters and AEs into the snapshot; own AEs by their device."""
@@ -189,7 +190,7 @@ class ExportBench:
         return Storages(self.snapshot(), self._settings())
 
     def _settings(self) -> Settings:
-        return Settings(data_dir=self.data_dir)
+        return Settings(data_dir=self.data_dir, leading_wait_s=self.leading_wait_s)
 
 
 @pytest.fixture

@@ -22,9 +22,11 @@ from archive.errors import (
     PeerTimeoutError,
     StorageError,
 )
+from archive.model.coercion import CoercionFailedError
 from archive.model.entities import InstanceToSend
 from archive.telemetry import checkpoint
 from workers.association import AcceptedContext, Association
+from workers.coercing import Coercer
 from workers.contexts import ContextPlan, ProposedContext, choose
 from workers.dimse import MoveOriginator
 from workers.payload import NO_FILE, Payload, open_payload
@@ -122,6 +124,7 @@ class Courier:
         self._plan = plan
         self._transcoder = transcoder
         self._context = context
+        self._coercer = Coercer(route, context)
         self._lock = threading.Lock()
         self._live: set[Association] = set()
         self._cut_off = False
@@ -258,10 +261,11 @@ class Courier:
             return
         with contextlib.ExitStack() as stack:
             try:
-                payload = stack.enter_context(
+                stored = stack.enter_context(
                     open_payload(file, syntax, self._context.storages, self._transcoder)
                 )
-            except (StorageError, DatasetError, ConfigurationError) as error:
+                payload = stack.enter_context(self._coercer.applied(stored, instance, syntax))
+            except (StorageError, DatasetError, ConfigurationError, CoercionFailedError) as error:
                 _record_unreadable(visit.recorder, instance, error)
             else:
                 _transmit(visit, loop, instance, (offered[syntax], payload))

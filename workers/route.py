@@ -91,6 +91,8 @@ class Route:
         Titles put into the A-ASSOCIATE-RQ, after masquerading.
     bind_address
         Local address to connect from, None for any.
+    local_aet
+        Title of the own AE in the directory.
     send_pdu_length, receive_pdu_length
         Bytes; 0 for no limit of ours.
     """
@@ -102,6 +104,7 @@ class Route:
     port: int
     limits: TimeLimits
     bind_address: str | None = None
+    local_aet: str = ""
     send_pdu_length: int = 16378
     receive_pdu_length: int = 16378
     send_buffer_bytes: int = 0
@@ -190,6 +193,7 @@ def find_route(local: "NetworkAE", remote: "NetworkAE", calling_aet: str | None 
         port=peer.port,
         limits=time_limits(own),
         bind_address=own.client_bind_address,
+        local_aet=local.title,
         send_pdu_length=own.send_pdu_length,
         receive_pdu_length=own.receive_pdu_length,
         send_buffer_bytes=own.send_buffer_bytes,

@@ -36,6 +36,8 @@ class Settings:
         Safety net for lost notifications.
     breaker_failures
         Connection failures in a row that pause a destination until it answers a C-ECHO; 0 never.
+    leading_wait_s
+        How long an export or retrieve waits for the answer of a leading archive.
     variables
         The whole environment, for `${env.NAME}` in the directory.
     """
@@ -50,6 +52,7 @@ class Settings:
     heartbeat_s: float = 5.0
     poll_s: float = 5.0
     breaker_failures: int = 3
+    leading_wait_s: float = 30.0
     log_level: str = "INFO"
     ldap_bind_dn: str | None = None
     ldap_password: str | None = field(default=None, repr=False)
@@ -146,6 +149,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_HEARTBEAT_S": ("heartbeat_s", _seconds),
     "DICOMQ_POLL_S": ("poll_s", _seconds),
     "DICOMQ_BREAKER_FAILURES": ("breaker_failures", _count),
+    "DICOMQ_LEADING_WAIT_S": ("leading_wait_s", _seconds),
     "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
     "DICOMQ_LDAP_BIND_DN": ("ldap_bind_dn", str),
     "DICOMQ_LDAP_PASSWORD": ("ldap_password", str),

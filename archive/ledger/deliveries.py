@@ -1,6 +1,7 @@
 """What destinations acknowledged, per instance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from psycopg.rows import dict_row
 

@@ -311,4 +311,5 @@ def instance_of_row(row: Mapping[str, Any]) -> InstanceToSend:
         series_instance_uid=row["series_instance_uid"],
         sending_aet=row["sending_aet"],
         file=file,
+        coercions=row.get("coercions"),
     )

@@ -25,7 +25,7 @@ FROM task t JOIN retrieve_task r ON r.task_fk = t.pk WHERE t.pk = %(task_pk)s;
 -- matches --
 -- The instances that an identifier covers, each with a file on one of this device's storages if there is one.
 SELECT i.pk AS instance_pk, i.version, i.sop_class_uid, i.sop_instance_uid, m.series_instance_uid,
-       m.study_instance_uid, m.sending_aet, i.external_retrieve_aet, l.storage_id, l.storage_path,
+       m.study_instance_uid, m.sending_aet, i.external_retrieve_aet, i.coercions, l.storage_id, l.storage_path,
        l.transfer_syntax_uid, l.object_size, l.dataset_offset, l.digest,
        l.pk IS NULL AND EXISTS (SELECT FROM location e WHERE e.instance_fk = i.pk) AS is_elsewhere
 FROM retrieve_scope(%(studies)s, %(series)s, %(sops)s, %(patient_id)s, %(issuer)s) m JOIN instance i ON i.pk = m.instance_pk
@@ -62,7 +62,7 @@ SELECT forward_pk, move_message_id, is_leader FROM register_forward(%(task_pk)s,
 -- arrivals --
 -- Instances that arrived for a forwarded C-MOVE after the one numbered `after`.
 SELECT a.pk AS arrival_pk, i.pk AS instance_pk, i.version, i.sop_class_uid, i.sop_instance_uid, s.series_instance_uid,
-       t.study_instance_uid, s.sending_aet, l.storage_id, l.storage_path, l.transfer_syntax_uid, l.object_size,
+       t.study_instance_uid, s.sending_aet, i.coercions, l.storage_id, l.storage_path, l.transfer_syntax_uid, l.object_size,
        l.dataset_offset, l.digest
 FROM move_arrival a JOIN instance i ON i.pk = a.instance_fk JOIN series s ON s.pk = i.series_fk
      JOIN study t ON t.pk = s.study_fk
