@@ -63,7 +63,7 @@ ARCHIVE = (
         "period of pending C-MOVE responses",
     ),
     many("ian_destinations", "dcmIanDestination", Kind.AE_TITLE, "AEs that are notified"),
-    many("ian_triggers", "dcmIanTrigger", Kind.TEXT, "events that cause a notification"),
+    many("ian_triggers", "dcmIanTrigger", Kind.IAN_TRIGGER, "events that cause a notification"),
     one("ian_delay_s", "dcmIanDelay", Kind.DURATION, "quiet time before a study is announced"),
     one("ian_timeout_s", "dcmIanTimeout", Kind.DURATION, "longest wait for objects of an MPPS"),
     one(
@@ -71,6 +71,24 @@ ARCHIVE = (
         "dcmIanOnTimeout",
         Kind.BOOLEAN,
         "announce when the wait for an MPPS is over",
+    ),
+    one(
+        "storage_verification_policy",
+        "dcmStorageVerificationPolicy",
+        Kind.VERIFICATION,
+        "what is verified before storage is committed to",
+    ),
+    many(
+        "storage_verification_storage_ids",
+        "dcmStorageVerificationStorageID",
+        Kind.TEXT,
+        "storages whose copies count for that; else all",
+    ),
+    one(
+        "committed_by",
+        "dcmStgCmtPolicy",
+        Kind.COMMITTED_BY,
+        "commit only what the commitment SCPs of these exporters have committed to",
     ),
     one(
         "fallback_c_move_scp",

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from archive.configuration.descriptors import InstanceAvailability, Problem, TransferRole
+from archive.configuration.descriptors import (
+    IanTrigger,
+    InstanceAvailability,
+    Problem,
+    TransferRole,
+    VerificationPolicy,
+)
 from archive.configuration.entries import Entry
 from archive.configuration.rows import Attribute, Kind
 from archive.errors import InvalidValueError
@@ -241,6 +247,16 @@ def _peer_limits(texts: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple(limits.items())
 
 
+def _committed_by(text: str) -> tuple[str, ...]:
+    """Return the exporters of `COMMITTED_BY:one,another`."""
+    word, _, names = text.partition(":")
+    exporters = tuple(name.strip() for name in names.split(",") if name.strip())
+    if word.upper() == "COMMITTED_BY" and exporters:
+        return exporters
+    msg = "not of the form COMMITTED_BY:exporter,exporter"
+    raise ValueError(msg)
+
+
 _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.TEXT: _text,
     Kind.AE_TITLE: check_ae_title,
@@ -258,6 +274,9 @@ _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.ON_FAILURE: _choice(*OnFailure),
     Kind.TAG: _tag,
     Kind.SPANNING: _choice("REPLACE", "MERGE", "SUPPLEMENT"),
+    Kind.VERIFICATION: lambda text: VerificationPolicy(_choice(*VerificationPolicy)(text)),
+    Kind.COMMITTED_BY: _committed_by,
+    Kind.IAN_TRIGGER: lambda text: IanTrigger(_choice(*IanTrigger)(text)),
     Kind.ROLE: lambda text: TransferRole(_choice(*TransferRole)(text)),
     Kind.ZONE: _zone,
     Kind.DIGEST: _choice(*_DIGESTS),

@@ -96,6 +96,25 @@ class ExportRule:
     dn: str = ""
 
 
+class VerificationPolicy(StrEnum):
+    """dcmStorageVerificationPolicy: what has to hold before an instance counts as kept."""
+
+    DB_RECORD_EXISTS = "DB_RECORD_EXISTS"
+    OBJECT_EXISTS = "OBJECT_EXISTS"
+    OBJECT_SIZE = "OBJECT_SIZE"
+    OBJECT_FETCH = "OBJECT_FETCH"
+    OBJECT_CHECKSUM = "OBJECT_CHECKSUM"
+
+
+class IanTrigger(StrEnum):
+    """dcmIanTrigger: what causes a notification."""
+
+    STUDY_RECEIVED = "STUDY_RECEIVED"
+    FIRST_OBJECT_OF_STUDY_RECEIVED = "FIRST_OBJECT_OF_STUDY_RECEIVED"
+    MPPS_RECEIVED = "MPPS_RECEIVED"
+    REJECTION_NOTE_RECEIVED = "REJECTION_NOTE_RECEIVED"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveOptions:
     """What can be set for the archive's device and, going before, for one of its AEs.
@@ -108,10 +127,13 @@ class ArchiveOptions:
     send_pending_c_get: bool = False
     send_pending_c_move_interval_s: float | None = None
     ian_destinations: tuple[str, ...] = ()
-    ian_triggers: tuple[str, ...] = ()
+    ian_triggers: tuple[IanTrigger, ...] = ()
     ian_delay_s: float | None = None
     ian_timeout_s: float | None = None
     ian_on_timeout: bool = False
+    storage_verification_policy: VerificationPolicy = VerificationPolicy.OBJECT_CHECKSUM
+    storage_verification_storage_ids: tuple[str, ...] = ()
+    committed_by: tuple[str, ...] = ()
     fallback_c_move_scp: str | None = None
     fallback_c_move_scp_destination: str | None = None
     fallback_c_move_scp_calling_aet: str | None = None

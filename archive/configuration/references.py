@@ -9,10 +9,13 @@ from archive.configuration.descriptors import (
     ArchiveDevice,
     Exporter,
     ExportRule,
+    IanTrigger,
     NetworkAE,
     Problem,
 )
 from archive.configuration.findings import Findings
+from archive.errors import InvalidValueError
+from archive.model.commitment import CommitmentPolicy
 
 PERFORMED_SCHEMES = ("dicom", "noop")
 
@@ -32,6 +35,8 @@ def check_references(
         findings.problems.extend(_check_rule(rule, device.name, device_exporters))
     for ae in device.aes.values():
         findings.problems.extend(_check_storages(ae, device))
+        findings.problems.extend(_check_commitment(ae, device))
+        findings.problems.extend(_check_notifications(ae, remote_aes))
 
 
 def _rules(device: ArchiveDevice) -> Iterator[ExportRule]:
@@ -47,6 +52,10 @@ def _check_exporter(
         schemes = " and ".join(f"{scheme}:" for scheme in PERFORMED_SCHEMES)
         reason = f"scheme {exporter.scheme}: is not performed, only {schemes} are; its tasks fail"
         yield Problem(exporter.dn, "dcmURI", reason, "warning")
+    try:
+        CommitmentPolicy.parse(exporter.properties)
+    except InvalidValueError as error:
+        yield Problem(exporter.dn, "dcmProperty", f"{error}; the default holds", "warning")
     if reason := _local_aet_reason(exporter, device):
         yield Problem(exporter.dn, "dicomAETitle", reason, "warning")
     remote = [("dcmIanDestination", aet) for aet in exporter.ian_destinations]
@@ -117,3 +126,30 @@ def _check_storages(ae: NetworkAE, device: ArchiveDevice) -> Iterator[Problem]:
         if storage_id not in device.storages:
             reason = f"device {device.name} has no storage {storage_id}"
             yield Problem(ae.dn, "dcmObjectStorageID", reason, "warning")
+
+
+def _check_commitment(ae: NetworkAE, device: ArchiveDevice) -> Iterator[Problem]:
+    """Report exporters of dcmStgCmtPolicy that can never say that anything is committed."""
+    for exporter_id in ae.committed_by:
+        exporter = device.exporters.get(exporter_id)
+        if exporter is None:
+            reason = f"device {device.name} has no exporter {exporter_id}; nothing is committed"
+            yield Problem(ae.dn, "dcmStgCmtPolicy", reason, "warning")
+        elif exporter.storage_commitment_scp is None:
+            reason = f"exporter {exporter_id} has no dcmStgCmtSCP; nothing is committed"
+            yield Problem(ae.dn, "dcmStgCmtPolicy", reason, "warning")
+
+
+def _check_notifications(ae: NetworkAE, remote_aes: dict[str, NetworkAE]) -> Iterator[Problem]:
+    """Report triggers that lead to nothing."""
+    if not ae.ian_triggers:
+        return
+    if not ae.ian_destinations:
+        reason = "dcmIanTrigger does nothing without dcmIanDestination"
+        yield Problem(ae.dn, "dcmIanDestination", reason, "warning")
+    if IanTrigger.STUDY_RECEIVED in ae.ian_triggers and ae.ian_delay_s is None:
+        reason = "STUDY_RECEIVED does nothing without dcmIanDelay"
+        yield Problem(ae.dn, "dcmIanDelay", reason, "warning")
+    for aet in ae.ian_destinations:
+        if reason := _remote_aet_reason(aet, remote_aes):
+            yield Problem(ae.dn, "dcmIanDestination", reason, "warning")

@@ -27,6 +27,11 @@ class Kind(StrEnum):
     MERGE = "path=value, path= or path!"
     TAG = "tag of eight hexadecimal digits"
     SPANNING = "REPLACE, MERGE or SUPPLEMENT"
+    VERIFICATION = "DB_RECORD_EXISTS, OBJECT_EXISTS, OBJECT_SIZE, OBJECT_FETCH or OBJECT_CHECKSUM"
+    COMMITTED_BY = "COMMITTED_BY:exporter,exporter"
+    IAN_TRIGGER = (
+        "STUDY_RECEIVED, FIRST_OBJECT_OF_STUDY_RECEIVED, MPPS_RECEIVED or REJECTION_NOTE_RECEIVED"
+    )
     ROLE = "SCU or SCP"
     ORDERED = "values with order prefix {0}"
     PEER_LIMITS = "AE title=number"
