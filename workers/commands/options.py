@@ -155,13 +155,13 @@ def _filter(chosen: dict[str, Any]) -> "TaskFilter":
     from archive.model.task_filter import TaskFilter  # noqa: PLC0415
 
     lists: dict[str, Any] = {name: _names(chosen[name]) for name in _LISTS}
-    kinds = tuple(TaskKind(_member(each, KINDS, "--kind")) for each in lists.pop("kinds"))
-    statuses = tuple(
-        TaskStatus(_member(each, STATUSES, "--status")) for each in lists.pop("statuses")
-    )
+    kinds = {TaskKind(_member(each, KINDS, "--kind")): None for each in lists.pop("kinds")}
+    statuses = {
+        TaskStatus(_member(each, STATUSES, "--status")): None for each in lists.pop("statuses")
+    }
     spans: dict[str, Any] = {name: _range(chosen[name], f"--{name}") for name in _SPANS}
     pks = tuple(dict.fromkeys(chosen["task_pks"]))
-    return TaskFilter(task_pks=pks, kinds=kinds, statuses=statuses, **lists, **spans)
+    return TaskFilter(task_pks=pks, kinds=tuple(kinds), statuses=tuple(statuses), **lists, **spans)
 
 
 def _range(text: str | None, option: str) -> "TimeRange":
