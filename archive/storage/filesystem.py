@@ -159,7 +159,7 @@ class FileStorage:
             final.unlink()
 
     def _held(self, held: contextlib.ExitStack, older_than_s: float) -> Iterator[Path]:
-        """Yield the entries of ``.incoming`` that have no living owner, locked until `held` ends."""
+        """Yield the entries of ``.incoming`` without a living owner, locked until `held` ends."""
         if not self._layout.incoming.is_dir():
             return
         for entry in list(self._layout.incoming.iterdir()):
