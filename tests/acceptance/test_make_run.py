@@ -113,9 +113,10 @@ def test_starts_stops_and_starts_again_over_its_data(
 
 
 def test_starts_again_after_everything_was_killed(installation: Installation) -> None:
-    installation.start()
+    first = installation.start()
     for process in installation.processes():
         process.kill()
+    first.kill()
     psutil.wait_procs(installation.processes(), timeout=20)
 
     again = installation.start()
