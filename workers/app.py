@@ -15,6 +15,7 @@ from celery import Celery, signals
 
 from archive.telemetry import configure_checkpoint, configure_logging
 from workers import start
+from workers.monitor.option import pages_option
 
 if TYPE_CHECKING:
     from archive.configuration.settings import Settings
@@ -161,6 +162,7 @@ def prepare_app(app: WorkerApp) -> WorkerApp:
     """Add settings, options and bootsteps to an application without configuring it yet."""
     app.add_defaults(lambda: celery_settings(app.settings().redis_url))
     app.user_options["worker"].add(start.kind_option())
+    app.user_options["preload"].add(pages_option())
     app.steps["consumer"].add("workers.bootsteps:QueueSync")
     signals.worker_init.connect(start.prepare_worker)
     return app

@@ -1,0 +1,125 @@
+"""Puts our pages into Flower: its options, its table of handlers, its templates.
+
+Flower builds its application from `flower.urls` after it has read its options; both lists are
+changed before that, in place. Private to Flower 2.2, hence the pin and the smoke test.
+"""
+
+import atexit
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from flower import urls
+from tornado.options import define, options
+from tornado.web import StaticFileHandler, url
+
+from archive.clock import SYSTEM_CLOCK
+from archive.configuration.source import open_source
+from archive.errors import DicomqError
+from archive.ledger.connection import Ledger
+from workers.app import WorkerApp
+from workers.monitor.access import Roles, guarded, is_loopback, is_protected, parse_roles
+from workers.monitor.bulk_jobs import BulkJobs
+from workers.monitor.routes import page_routes, rest_routes
+from workers.monitor.services import THREADS, Services
+from workers.monitor.template_loader import ChainLoader
+
+HERE = Path(__file__).parent
+LOOPBACK = "127.0.0.1"
+
+
+def install(app: WorkerApp) -> None:
+    """Add our options to Flower; the rest follows when they have been read."""
+    define("roles", type=str, multiple=True, help="user:viewer|operator|admin, …; * for the others")
+    define("roles_file", type=str, default="", help="file with a user:role per line")
+    define("rest_prefix", type=str, default="/dcm4chee-arc", help="path of the REST interface")
+    originals = list(urls.handlers)
+    passes: list[bool] = []
+
+    def options_read() -> None:
+        passes.append(True)
+        # Flower reads the command line a second time after its configuration file.
+        if len(passes) == 1 and Path(options.conf).exists():
+            return
+        _set_up(app, originals)
+
+    options.add_parse_callback(options_read)
+
+
+def _set_up(app: WorkerApp, originals: list[Any]) -> None:
+    try:
+        _refuse_anonymous()
+        services = _services(app)
+    except (DicomqError, OSError) as error:
+        msg = f"Flower cannot start: {error}"
+        raise SystemExit(msg) from error
+    urls.settings["dicomq"] = services
+    urls.settings["template_loader"] = ChainLoader(
+        (HERE / "templates", Path(urls.settings["template_path"]))
+    )
+    static = url(
+        r"/dicom/static/(.*)", StaticFileHandler, {"path": HERE / "static"}, "dicomq-static"
+    )
+    own = [static, *page_routes(), *rest_routes(services.rest_prefix)]
+    kept = [_with_checks(handler) for handler in originals]
+    urls.handlers[:] = [*kept[:-1], *own, kept[-1]]
+
+
+def _refuse_anonymous() -> None:
+    """Let nobody in from other machines without a login.
+
+    Raises
+    ------
+    SystemExit
+        When Flower was told to listen beyond this machine without one.
+    """
+    if is_protected(options) or options.unix_socket:
+        return
+    if not options.address:
+        options.address = LOOPBACK
+    if not is_loopback(options.address):
+        msg = (
+            f"Flower would let everybody on {options.address} change tasks: give --basic-auth or"
+            " --auth with --auth_provider, or listen on --address=127.0.0.1"
+        )
+        raise SystemExit(msg)
+
+
+def _services(app: WorkerApp) -> Services:
+    settings = app.settings()
+    ledger = Ledger(settings.database_url, max_connections=THREADS + 2)
+    jobs = BulkJobs()
+    atexit.register(ledger.close)
+    atexit.register(jobs.close)
+    return Services(
+        settings=settings,
+        ledger=ledger,
+        source=open_source(settings),
+        clock=SYSTEM_CLOCK,
+        executor=ThreadPoolExecutor(THREADS, "pages"),
+        jobs=jobs,
+        roles=_roles(),
+        rest_prefix="/" + options.rest_prefix.strip("/"),
+    )
+
+
+def _roles() -> Roles:
+    pairs = list(options.roles)
+    if options.roles_file:
+        pairs += Path(options.roles_file).read_text(encoding="utf-8").splitlines()
+    return parse_roles(pairs)
+
+
+def _with_checks(handler: Any) -> Any:  # noqa: ANN401 - a URLSpec or a tuple
+    """Return an entry of Flower's table whose handler passes our checks first."""
+    if isinstance(handler, url):
+        return url(
+            handler.regex.pattern.removesuffix("$"),
+            guarded(handler.handler_class),
+            handler.kwargs,
+            handler.name,
+        )
+    pattern, handler_class, *rest = handler
+    if handler_class is StaticFileHandler:
+        return handler
+    return (pattern, guarded(handler_class), *rest)

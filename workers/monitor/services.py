@@ -1,0 +1,50 @@
+"""What the pages and REST work with, made once per Flower process."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from archive.clock import Clock
+from archive.configuration.settings import Settings
+from archive.configuration.source import ConfigurationSource
+from archive.ledger.connection import Ledger
+from workers.gatekeeping import Gatekeeper
+from workers.monitor.access import Roles
+from workers.monitor.bulk_jobs import BulkJobs
+from workers.operations import Operations
+from workers.ordering import Orders
+
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Ledger, configuration and threads of the control room.
+
+    Attributes
+    ----------
+    executor
+        Threads for everything that waits for PostgreSQL, the directory or a peer: the I/O loop
+        never does.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    source: ConfigurationSource
+    clock: Clock
+    executor: ThreadPoolExecutor
+    jobs: BulkJobs
+    roles: Roles
+    rest_prefix: str
+
+    def operations(self, actor: str) -> Operations:
+        """Return the operations on tasks, on behalf of `actor`."""
+        return Operations(self.ledger, self.source, actor=actor)
+
+    def orders(self, actor: str) -> Orders:
+        """Return the exports by hand, on behalf of `actor`."""
+        return Orders(self.ledger, self.source, actor=actor)
+
+    def gatekeeper(self, actor: str = "") -> Gatekeeper:
+        """Return the gates of queues and destinations, on behalf of `actor`."""
+        name = self.settings.device_name
+        return Gatekeeper(self.ledger, self.source, self.clock, device_name=name, actor=actor)

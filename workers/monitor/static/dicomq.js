@@ -1,0 +1,291 @@
+// Our pages: live parts, actions, dialogs. No library; all text goes in as text, never as HTML,
+// but for parts that the server has rendered.
+"use strict";
+(() => {
+  const meta = (name) => document.querySelector(`meta[name="dicomq-${name}"]`).content;
+  const base = meta("base");
+  const byId = (id) => document.getElementById(id);
+
+  // --- requests and messages
+
+  async function ask(url, method = "GET", body = undefined, type = "application/json") {
+    const headers = { "X-Xsrftoken": meta("token") };
+    if (body !== undefined) headers["Content-Type"] = type;
+    const raw = body === undefined || typeof body === "string" || body instanceof Blob;
+    const answer = await fetch(url, { method, headers, body: raw ? body : JSON.stringify(body) });
+    const text = await answer.text();
+    let content = {};
+    try { content = text ? JSON.parse(text) : {}; } catch { content = {}; }
+    if (!answer.ok) throw new Error(content.errorMessage || `${answer.status} ${answer.statusText}`);
+    return content;
+  }
+
+  function element(name, text = "", attributes = {}) {
+    const made = document.createElement(name);
+    made.textContent = text;
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+
+  function say(text, isError = false) {
+    const toast = element("div", text, { class: isError ? "dq-toast dq-error" : "dq-toast", role: isError ? "alert" : "status" });
+    byId("toast-container").append(toast);
+    setTimeout(() => toast.remove(), isError ? 12000 : 6000);
+  }
+
+  const number = (value) => value.toLocaleString("en").replaceAll(",", "\u202f");
+  const listed = (counts) => Object.entries(counts).map(([name, count]) => `${number(count)} ${name}`).join(", ");
+
+  // --- the live part
+
+  const part = byId("dq-part");
+  const liveSwitch = byId("dq-live-switch");
+  let shown = "";
+
+  async function refresh() {
+    if (!part) return;
+    const answer = await fetch(location.href, { headers: { "X-Part": "1" } });
+    if (answer.status === 404) {
+      if (part.dataset.afterDelete) location.assign(part.dataset.afterDelete);
+      return;
+    }
+    if (!answer.ok) throw new Error(`${answer.status}`);
+    const html = await answer.text();
+    if (html === shown) return;
+    shown = html;
+    const checked = new Set([...part.querySelectorAll("input[data-keep]:checked")].map((box) => box.value));
+    const open = new Set([...part.querySelectorAll("details[open]")].map((each) => each.id));
+    const focus = document.activeElement && part.contains(document.activeElement) ? focusKey(document.activeElement) : null;
+    part.innerHTML = html;
+    for (const box of part.querySelectorAll("input[data-keep]")) box.checked = checked.has(box.value);
+    for (const each of part.querySelectorAll("details[id]")) if (open.has(each.id)) each.open = true;
+    if (focus) [...part.querySelectorAll("a, button, input")].find((each) => focusKey(each) === focus)?.focus();
+  }
+
+  const focusKey = (each) => each.id || each.getAttribute("aria-label") || each.getAttribute("href") || each.value;
+
+  async function tick() {
+    const dot = byId("dq-live-dot"), text = byId("dq-live-text");
+    if (liveSwitch.checked && !document.hidden && !byId("dq-dialog").open) {
+      try {
+        await refresh();
+        dot.className = "status-dot status-dot-live";
+        text.textContent = "Live";
+        text.className = "";
+      } catch {
+        dot.className = "status-dot";
+        text.textContent = "No answer; what is shown may be old";
+        text.className = "dq-stale";
+      }
+    } else if (!liveSwitch.checked) dot.className = "status-dot";
+    setTimeout(tick, 1000 * Number(part.dataset.live));
+  }
+  if (part && part.dataset.live && liveSwitch) setTimeout(tick, 1000);
+
+  // --- dialog
+
+  const dialog = byId("dq-dialog"), dialogBody = byId("dq-dialog-body"), ok = byId("dq-dialog-ok"), closer = byId("dq-dialog-cancel");
+  let onOk = null;
+  byId("dq-dialog-form").addEventListener("submit", (event) => { event.preventDefault(); if (onOk) onOk(); });
+  closer.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => { onOk = null; });
+
+  function openDialog(title, nodes, label, action) {
+    byId("dq-dialog-title").textContent = title;
+    dialogBody.replaceChildren(...nodes);
+    ok.textContent = label;
+    ok.hidden = !label;
+    ok.disabled = false;
+    closer.textContent = label ? "Cancel" : "Close";
+    onOk = action;
+    if (!dialog.open) dialog.showModal();
+  }
+
+  function field(label, attributes, options = null) {
+    const holder = element("label", label);
+    const input = element(options ? "select" : "input", "", { class: options ? "form-select form-select-sm" : "form-control form-control-sm", ...attributes });
+    for (const [value, text] of options || []) input.append(element("option", text, { value }));
+    holder.append(input);
+    return [holder, input];
+  }
+
+  function form(...nodes) { const div = element("div", "", { class: "dq-form" }); div.append(...nodes); return div; }
+
+  async function attempt(work) {
+    try { await work(); } catch (error) { say(error.message, true); ok.disabled = false; }
+  }
+
+  // --- one task
+
+  const past = { cancel: "canceled", reschedule: "rescheduled", delete: "deleted" };
+
+  function taskAction(button) {
+    const { taskAction: operation, taskPk: pk } = button.dataset;
+    const go = () => attempt(async () => {
+      const answer = await ask(`${base}/api/tasks/${pk}/${operation}`, "POST", {});
+      dialog.close();
+      say(answer.status === "IN PROCESS" ? `Task ${pk}: its worker is told to stop` : `Task ${pk} ${past[operation]}`);
+      await refresh();
+    });
+    if (operation === "delete") openDialog(`Delete task ${pk}?`, [element("p", "The task and its history go; what it delivered stays known.")], "Delete", go);
+    else go();
+  }
+
+  // --- all matching tasks
+
+  function bulkTarget(operation) {
+    if (operation !== "reschedule") return { nodes: [], value: () => ({}) };
+    const [atLabel, at] = field("When (empty: now)", { placeholder: "+30m, 2026-11-21T22:00", id: "dq-bulk-at" });
+    const names = (part.dataset.exporters || "").split("\n").filter(Boolean);
+    const [toLabel, to] = field("Through another exporter", { id: "dq-bulk-exporter" }, [["", "as before"], ...names.map((name) => [name, name])]);
+    return { nodes: [form(atLabel, toLabel)], value: () => ({ at: at.value, exporter: to.value }) };
+  }
+
+  async function bulk(button) {
+    const { bulk: operation, url, empty } = button.dataset;
+    const target = bulkTarget(operation);
+    const expected = await ask(url.replace("/bulk", "/preview"), "POST", { operation });
+    const nodes = [element("p", expected.text, { id: "dq-bulk-preview" })];
+    let sure = null;
+    if (empty && expected.changed) {
+      const holder = element("label", "", { class: "dq-check" });
+      sure = element("input", "", { type: "checkbox", id: "dq-bulk-sure" });
+      holder.append(sure, " No filter is set: I mean every task there is");
+      nodes.push(form(holder));
+    }
+    nodes.push(...target.nodes);
+    const label = expected.changed ? button.textContent.replace("all matching tasks…", number(expected.changed)).trim() : "";
+    openDialog(button.textContent.replace("…", ""), nodes, label, () => attempt(async () => {
+      if (sure && !sure.checked) throw new Error("Say that you mean every task, or set a filter");
+      ok.disabled = true;
+      const job = await ask(url, "POST", { operation, everything: Boolean(sure), ...target.value() });
+      await follow(job);
+    }));
+  }
+
+  async function follow(job) {
+    const bar = element("progress", "", { max: Math.max(job.total, 1), value: 0, "aria-label": "Progress" });
+    const text = element("p", "Starting…", { id: "dq-bulk-progress", "aria-live": "polite" });
+    openDialog("Working", [text, bar], "Stop", () => attempt(() => ask(`${base}/api/bulk/${job.id}/stop`, "POST", {})));
+    closer.textContent = "Hide";
+    for (;;) {
+      const state = await ask(`${base}/api/bulk/${job.id}`);
+      bar.value = state.visited;
+      text.textContent = `${number(state.visited)} of ${number(state.total)}: ${state.text}`;
+      if (state.finished) {
+        const result = state.error || (state.stopped ? `Stopped. ${state.text}` : `Done. ${state.text}`);
+        if (dialog.open) openDialog(state.error ? "It failed" : "Result", [element("p", result, { id: "dq-bulk-result" })], "", null);
+        else say(result, Boolean(state.error));
+        await refresh();
+        return;
+      }
+      await new Promise((next) => setTimeout(next, 300));
+    }
+  }
+
+  // --- count
+
+  async function count(button) {
+    const output = byId("dq-count-result");
+    output.textContent = "Counting…";
+    try {
+      const answer = await ask(button.dataset.url);
+      output.textContent = `${number(answer.count)} task${answer.count === 1 ? "" : "s"}${answer.count ? ": " + listed(answer.status) : ""}`;
+    } catch (error) { output.textContent = ""; throw error; }
+  }
+
+  // --- studies
+
+  function chosenStudies(button) {
+    if (button.dataset.study) return { studies: [button.dataset.study], series: button.dataset.series || "", words: button.dataset.series ? "this series" : "this study" };
+    if (button.dataset.all) return { query: button.dataset.all, words: "all studies that match" };
+    const studies = [...document.querySelectorAll("input[data-keep]:checked")].map((box) => box.value);
+    if (!studies.length) throw new Error("Choose studies first");
+    return { studies, words: `${studies.length} stud${studies.length === 1 ? "y" : "ies"}` };
+  }
+
+  function exportDialog(button) {
+    const chosen = chosenStudies(button);
+    const exporters = JSON.parse(part.dataset.exporters);
+    if (!exporters.length) throw new Error("No exporter is configured: import a dcmExporter entry");
+    const [exporterLabel, exporter] = field("Exporter", { id: "dq-exporter", required: "" }, exporters);
+    const [whenLabel, when] = field("When (empty: now)", { id: "dq-at", placeholder: "+2h, 2026-11-21T22:00" });
+    const [batchLabel, batch] = field("Batch", { id: "dq-batch", placeholder: "optional name" });
+    const what = element("fieldset");
+    what.append(element("legend", "What", { class: "h6" }));
+    for (const [value, text] of [["", "Export, then what follows it"], ["only-ian", "IAN without export: notify only, send no objects"], ["only-stgcmt", "Commitment without export: ask only, send no objects"]]) {
+      const label = element("label", "", { class: "d-block" });
+      const radio = element("input", "", { type: "radio", name: "only", value, ...(value ? {} : { checked: "" }) });
+      label.append(radio, ` ${text}`);
+      what.append(label);
+    }
+    openDialog(`Export ${chosen.words}`, [form(exporterLabel, what, whenLabel, batchLabel)], "Schedule", () => attempt(async () => {
+      ok.disabled = true;
+      const only = what.querySelector("input:checked").value;
+      const order = { ...chosen, exporter: exporter.value, at: when.value, batch: batch.value, only };
+      const answer = await ask(`${base}/api/studies/export`, "POST", order);
+      dialog.close();
+      say(`${number(answer.count)} task${answer.count === 1 ? "" : "s"} scheduled`);
+      await refresh();
+    }));
+  }
+
+  function retrieveDialog() {
+    const [fromLabel, from] = field("From archive (AE title)", { id: "dq-from", required: "", list: "dq-aes" });
+    const [toLabel, to] = field("To (AE title)", { id: "dq-to", required: "", list: "dq-aes" });
+    const [studyLabel, study] = field("Study Instance UID", { id: "dq-study", required: "", value: new URLSearchParams(location.search).get("StudyInstanceUID") || "" });
+    const [whenLabel, when] = field("When (empty: now)", { id: "dq-retrieve-at", placeholder: "+2h" });
+    const [batchLabel, batch] = field("Batch", { id: "dq-retrieve-batch" });
+    openDialog("Retrieve from an external archive", [form(fromLabel, toLabel, studyLabel, whenLabel, batchLabel)], "Schedule", () => attempt(async () => {
+      const answer = await ask(`${base}/api/studies/retrieve`, "POST", { from: from.value, to: to.value, study: study.value, at: when.value, batch: batch.value });
+      dialog.close();
+      say(`Task ${answer.taskID} scheduled`);
+    }));
+  }
+
+  // --- gates
+
+  function gate(button) {
+    const { gate: action, url, name } = button.dataset;
+    const go = (reason) => attempt(async () => {
+      const answer = await ask(url, "POST", { reason });
+      if (dialog.open) dialog.close();
+      say(answer.text);
+      await refresh();
+    });
+    if (action !== "pause") { say(action === "echo" ? `C-ECHO to ${name}…` : `Resuming ${name}…`); go(""); return; }
+    const [label, reason] = field("Why (others see it)", { id: "dq-reason" });
+    openDialog(`Pause ${name}?`, [element("p", "Nothing more is handed over; what runs ends as usual."), form(label)], "Pause", () => go(reason.value));
+  }
+
+  // --- uploads
+
+  async function upload(form) {
+    const file = form.querySelector("input[type=file]").files[0];
+    if (!file) throw new Error("Choose a file first");
+    const body = file.slice(0, Number(form.dataset.most || file.size));
+    const query = new URLSearchParams(new FormData(form));
+    query.delete("file");
+    const answer = await fetch(`${form.dataset.url}?${query}`, { method: "POST", body, headers: { "X-Xsrftoken": meta("token"), "Content-Type": "application/octet-stream" } });
+    const text = await answer.text();
+    if (!answer.ok) { let message = text; try { message = JSON.parse(text).errorMessage; } catch { /* as it is */ } throw new Error(message); }
+    byId(form.dataset.result).innerHTML = text;
+  }
+
+  // --- one listener for all buttons
+
+  const kinds = [["taskAction", taskAction], ["bulk", bulk], ["export", exportDialog], ["retrieve", retrieveDialog], ["gate", gate]];
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button || button.disabled) return;
+    if (button.id === "dq-count") { attempt(() => count(button)); return; }
+    const kind = kinds.find(([name]) => name in button.dataset);
+    if (kind) attempt(async () => kind[1](button));
+  });
+  document.addEventListener("submit", (event) => {
+    if (event.target.dataset.url && event.target.dataset.result) { event.preventDefault(); attempt(() => upload(event.target)); }
+    if (event.target.id === "dq-filter") for (const input of event.target.querySelectorAll("input, select")) if (!input.value) input.disabled = true;
+  });
+  window.addEventListener("pageshow", () => { for (const input of document.querySelectorAll("#dq-filter :disabled")) if (!input.closest(".dropdown")) input.disabled = false; });
+  byId("dq-choose-all")?.addEventListener("change", (event) => { for (const box of document.querySelectorAll("input[data-keep]")) box.checked = event.target.checked; });
+})();
