@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.fix_scp",
     "tests.fix_engine",
     "tests.fix_export",
+    "tests.fix_commitment",
     "tests.fix_raw_peer",
     "tests.fix_query",
     "tests.fix_leading",

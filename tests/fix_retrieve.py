@@ -104,9 +104,7 @@ class Retrieval:
 
     # --- peers
 
-    def qrscp(
-        self, *, title: str = "QRSCP", destinations: dict[str, int] | None = None
-    ) -> Qrscp:
+    def qrscp(self, *, title: str = "QRSCP", destinations: dict[str, int] | None = None) -> Qrscp:
         """Start a dcmqrscp that knows this archive and `destinations`, and place it."""
         port = free_port()
         directory = self.directory / f"{title}-{port}"
@@ -201,9 +199,7 @@ class Retrieval:
         )
 
 
-def _qrscp_configuration(
-    title: str, port: int, directory: Path, known: dict[str, int]
-) -> str:
+def _qrscp_configuration(title: str, port: int, directory: Path, known: dict[str, int]) -> str:
     hosts = "\n".join(f"h{n} = ({aet}, 127.0.0.1, {p})" for n, (aet, p) in enumerate(known.items()))
     return dedent(
         f"""\
@@ -252,9 +248,7 @@ dicomAssociationAcceptor: TRUE
 
 
 @pytest.fixture
-def retrieval(
-    idle_system: System, dcmtk: Dcmtk, tmp_path: Path
-) -> Iterator[Retrieval]:
+def retrieval(idle_system: System, dcmtk: Dcmtk, tmp_path: Path) -> Iterator[Retrieval]:
     """A running archive with SCP, dispatcher and a retrieve worker."""
     if shutil.which("movescu") is None:
         missing("movescu is not installed (apt-get install dcmtk)")

@@ -110,7 +110,7 @@ def _proxy(job: RetrieveJob, forward: Forward) -> RetrieveResult | None:
             for identifier in forward.identifiers:
                 last = None
                 request = _proxy_request(job, identifier)
-                for response in association.move(request, context.cancelled):
+                for response in association.move(request, job.stopped):
                     failed.update(dict.fromkeys(response.failed_sop_instance_uids))
                     total = RetrieveResult(0, counts.plus(response.counts), tuple(failed))
                     job.progress.elsewhere(forward.remote_aet, total)
@@ -204,7 +204,7 @@ class _Passage:
             job.context.ledger,
             flight.pk,
             is_wanted=self._is_wanted,
-            stopped=job.context.cancelled,
+            stopped=job.stopped,
         )
         if not flight.is_leader:
             pass_on(job, feed)

@@ -39,6 +39,7 @@ class Progress:
         self._failed_elsewhere: dict[str, None] = {}
         self._uncounted = 0
         self._problems: dict[str, None] = {}
+        self._written: SubOperations | None = None
         self._written_at = float("-inf")
 
     def expect(self, forward: str, total: int) -> None:
@@ -117,13 +118,16 @@ class Progress:
             return tuple(dict.fromkeys((*own, *self._failed_elsewhere)))
 
     def write_sometimes(self) -> None:
-        """Write the counters down unless that was done a moment ago."""
+        """Write the counters down if they have changed and that was not done a moment ago."""
         now = self._context.clock.monotonic()
+        if now - self._written_at < WRITE_EVERY_S:
+            return
+        counts = self.counts()
         with self._lock:
-            if now - self._written_at < WRITE_EVERY_S:
+            if counts == self._written:
                 return
-            self._written_at = now
-        self.write(RetrieveResult(0, self.counts()), status=None)
+            self._written, self._written_at = counts, now
+        self.write(RetrieveResult(0, counts), status=None)
 
     def write(self, result: RetrieveResult, *, status: int | None) -> None:
         """Write counters down; with a status they are final."""
