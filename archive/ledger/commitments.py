@@ -246,7 +246,7 @@ def record_report(tx: Transaction, report: Report, *, actor: str) -> RecordedRep
     if row is None:
         return None
     pk, newly_committed, unknown, late, status, *counts = row
-    num_instances, num_committed, num_failed, remote_aet, study, exporter_id, _, after = counts
+    num_instances, num_committed, num_failed, remote_aet, study, exporter_id, after = counts
     staged = 0
     if newly_committed and after and _is_study_committed(tx, study, exporter_id, remote_aet):
         for each in after:

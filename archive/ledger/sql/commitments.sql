@@ -77,12 +77,12 @@ WHERE pk = %(pk)s;
 DELETE FROM commitment WHERE pk = %(pk)s AND reports = 0;
 
 -- record_report --
--- Enter a report; see the function record_commitment_report.
-SELECT r.commitment_pk, r.newly_committed, r.unknown, r.late, c.status, c.num_instances, c.num_committed, c.num_failed,
-       c.remote_aet, c.study_instance_uid, c.exporter_id, c.task_fk, c.after_committed
-FROM record_commitment_report(%(transaction_uid)s, %(committed)s::text[], %(aets)s::text[], %(failed)s::text[],
-                              %(reasons)s::integer[], %(may_pass)s::integer[]) r
-     JOIN commitment c ON c.pk = r.commitment_pk;
+-- Enter a report; see the function enter_commitment_report.
+SELECT (r.request).pk, r.newly_committed, r.unknown, r.late, (r.request).status, (r.request).num_instances,
+       (r.request).num_committed, (r.request).num_failed, (r.request).remote_aet, (r.request).study_instance_uid,
+       (r.request).exporter_id, (r.request).after_committed
+FROM enter_commitment_report(%(transaction_uid)s, %(committed)s::text[], %(aets)s::text[], %(failed)s::text[],
+                             %(reasons)s::integer[], %(may_pass)s::integer[]) r;
 
 -- is_study_committed --
 -- Whether an SCP keeps all that an exporter delivered of a study.

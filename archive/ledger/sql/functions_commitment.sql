@@ -13,9 +13,9 @@ $$;
 --
 -- The latest report holds. One lock per exporter and study: of two reports that complete a study together, one has to
 -- see the other's, so that what waits for the commitment of all of it follows once.
-CREATE OR REPLACE FUNCTION record_commitment_report(
+CREATE OR REPLACE FUNCTION enter_commitment_report(
     p_transaction text, p_committed text[], p_aets text[], p_failed text[], p_reasons integer[], p_may_pass integer[]
-) RETURNS TABLE (commitment_pk bigint, newly_committed integer, unknown integer, late boolean)
+) RETURNS TABLE (request commitment, newly_committed integer, unknown integer, late boolean)
 LANGUAGE plpgsql AS $$
 DECLARE
     v     commitment;
@@ -25,7 +25,6 @@ BEGIN
     IF NOT FOUND THEN RETURN; END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(coalesce(v.exporter_id, '') || ' ' || v.study_instance_uid, 2));
     SELECT * INTO v FROM commitment WHERE pk = v.pk FOR UPDATE;
-    commitment_pk := v.pk;
     late := v.escalated_time IS NOT NULL OR v.status <> 'PENDING';
 
     SELECT count(*) INTO newly_committed
@@ -46,6 +45,8 @@ BEGIN
     GET DIAGNOSTICS v_hit = ROW_COUNT;
     unknown := unknown - v_hit;
     PERFORM settle_commitment(v.pk, p_may_pass);
+    SELECT c.* INTO v FROM commitment c WHERE c.pk = v.pk;
+    request := v;
     RETURN NEXT;
 END $$;
 
