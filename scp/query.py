@@ -19,7 +19,9 @@ from archive.configuration.descriptors import NetworkAE, Snapshot
 from archive.errors import DicomqError, LedgerError, LedgerUnavailableError
 from archive.ledger import query as index
 from archive.ledger.connection import Ledger
-from archive.model.query import Match
+from archive.model.coercion import CoercionFailedError
+from archive.model.conditions import AssociationFacts
+from archive.model.query import STUDY_INSTANCE_UID, Match
 from scp.matching import (
     MODELS,
     FindPlan,
@@ -28,7 +30,9 @@ from scp.matching import (
     Terms,
     plan_find,
 )
+from scp.query_coercing import AnswerCoercer
 from scp.query_response import Identity, build_response
+from scp.query_spanning import Question, spanned
 
 RELATIONAL: Final = 0
 COMBINED_DATE_TIME: Final = 1
@@ -114,9 +118,10 @@ def terms_of(extended: bytes, ae: NetworkAE) -> Terms:
 class QueryService:
     """Answers C-FIND requests; one for all associations of a process."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, *, leading_wait_s: float = 30.0) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._leading_wait_s = leading_wait_s
 
     def find(
         self, request: FindRequest, snapshot: Snapshot, ae: NetworkAE
@@ -139,6 +144,9 @@ class QueryService:
         except LedgerError as error:
             _report(request, str(error), logging.ERROR)
             yield failure(FindStatus.UNABLE_TO_PROCESS, "the index refused the query"), None
+        except CoercionFailedError as error:
+            _report(request, str(error), logging.ERROR)
+            yield failure(FindStatus.PROCESSING_FAILURE, "a coercion rule failed"), None
         except DicomqError as error:
             _report(request, str(error), logging.ERROR)
             yield failure(FindStatus.UNABLE_TO_PROCESS, str(error)), None
@@ -156,12 +164,28 @@ class QueryService:
             ae.return_retrieve_aets or snapshot.device.return_retrieve_aets,
             is_little_endian=request.is_little_endian,
         )
+        own = (
+            (
+                str(match.values.get(STUDY_INSTANCE_UID.tag) or ""),
+                build_response(plan, match, identity),
+            )
+            for match in self._matches(plan)
+        )
+        question = Question(request.identifier, request.sop_class_uid, plan.level, request.extended)
+        found = spanned(own, question, snapshot, ae)
+        coercer = AnswerCoercer(
+            self._ledger,
+            self._clock,
+            configuration=(snapshot, ae),
+            facts=AssociationFacts(request.calling_aet, ae.title, request.calling_host),
+            wait_s=self._leading_wait_s,
+        )
         sent = 0
-        for match in self._matches(plan):
+        for identifier in coercer.applied(found):
             if request.is_cancelled():
                 yield int(FindStatus.CANCEL), None
                 return
-            yield int(FindStatus.PENDING), build_response(plan, match, identity)
+            yield int(FindStatus.PENDING), identifier
             sent += 1
             if not self._has_room(request):
                 return

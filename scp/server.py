@@ -154,7 +154,7 @@ class ScpServer:
         self.handlers = Handlers(
             self.acceptance,
             StoreService(ledger, clock),
-            QueryService(ledger, clock),
+            QueryService(ledger, clock, leading_wait_s=settings.leading_wait_s),
             retrieves=GuardedRetrieves(MoveService(ledger, clock), GetService(ledger, clock)),
             normalized=GuardedNormalizedServices(CommitmentService(ledger)),
         )

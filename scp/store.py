@@ -7,11 +7,12 @@ its sender got no answer and will send it again) → mark removed → response.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from archive import telemetry
 from archive.clock import Clock
+from archive.configuration.announcements import announcements
 from archive.configuration.descriptors import NetworkAE, Snapshot
 from archive.configuration.export_rules import demanded_exports
 from archive.errors import (
@@ -36,8 +37,10 @@ from archive.model.task import ExportIntent
 from archive.storage.base import IncomingFile, Storage, Storages
 from archive.storage.part10 import FileMeta, encode_file_header
 from archive.telemetry import checkpoint, log_event
+from scp.coercing import CoercedReception, Receiver, ReceptionCoercer, receiving_rules
 from scp.dimse import StoreRequest
 from scp.header import Header, read_header
+from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
 from scp.statuses import RefusedObjectError, StoreStatus
 
 _CONFLICT_ATTEMPTS: Final = 4
@@ -90,6 +93,7 @@ class StoreService:
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._coercer = ReceptionCoercer(ledger, clock)
 
     def begin(self, session: Session, request: StoreRequest, context: tuple[str, str]) -> Incoming:
         """Start a file for the object that `request` announces.
@@ -132,9 +136,10 @@ class StoreService:
         header = read_header(file.read, file.dataset_length, incoming.transfer_syntax_uid)
         attributes = header.attributes(incoming.request, incoming.transfer_syntax_uid)
         intents = self._demanded(incoming, header)
+        coerced = self._coerced(incoming, header, attributes)
         stored = file.commit(attributes)
         checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
-        result = self._record(incoming, attributes, stored, intents)
+        result = self._record(incoming, coerced, stored, intents)
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
         self._tidy(incoming, result)
         log_stored(incoming, attributes, result)
@@ -152,26 +157,44 @@ class StoreService:
             self._clock.now(),
         )
 
+    def _coerced(
+        self, incoming: Incoming, header: Header, attributes: ObjectAttributes
+    ) -> CoercedReception:
+        """Return what the coercion rules for received objects make of this one."""
+        session = incoming.session
+        device = session.snapshot.device
+        rules = receiving_rules(device, session.ae.coercion_rules)
+        if not rules:
+            return CoercedReception(attributes)
+        reception = session.reception(incoming.request)
+        receiver = Receiver(device, rules, reception, session.ae.title)
+        return self._coercer.coerced(header, attributes, receiver)
+
     def _record(
         self,
         incoming: Incoming,
-        attributes: ObjectAttributes,
+        coerced: CoercedReception,
         stored: StoredFile,
         intents: tuple[ExportIntent, ...],
     ) -> StoreResult:
         """Write rows and tasks in one transaction; repeat it when another got in the way."""
         reception = incoming.session.reception(incoming.request)
-        policy = store_policy(incoming)
+        policy = _informed(store_policy(incoming), incoming)
         attempt = 0
         while True:
             attempt += 1
             was_sent = False
             try:
-                with self._ledger.statement() as tx:
+                is_plain = coerced.changes is None and not coerced.pending
+                opened = self._ledger.statement if is_plain else self._ledger.transaction
+                with opened() as tx:
                     was_sent = True
-                    return store_object(
-                        tx, attributes, stored, reception, intents=intents, policy=policy
+                    result = store_object(
+                        tx, coerced.attributes, stored, reception, intents=intents, policy=policy
                     )
+                    if result.keep_file:
+                        coerced.keep(tx)
+                    return result
             except LedgerConflictError:
                 if attempt == _CONFLICT_ATTEMPTS:
                     raise
@@ -257,6 +280,16 @@ def store_policy(incoming: Incoming) -> StorePolicy:
         retrieve_aets=session.ae.retrieve_aets or device.retrieve_aets or (session.ae.title,),
         availability=descriptor.instance_availability,
     )
+
+
+def _informed(policy: StorePolicy, incoming: Incoming) -> StorePolicy:
+    """Return the policy with what is announced, and with what a rejection note rejects."""
+    session, note = incoming.session, None
+    if incoming.request.sop_class_uid == KEY_OBJECT_SELECTION:
+        encoded = incoming.file.read(0, incoming.file.dataset_length)
+        note = read_rejection_note(encoded, incoming.transfer_syntax_uid)
+    announced = announcements(session.snapshot, session.ae)
+    return replace(policy, announcements=announced, rejection=note)
 
 
 def log_stored(incoming: Incoming, attributes: ObjectAttributes, result: StoreResult) -> None:

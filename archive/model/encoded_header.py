@@ -7,8 +7,8 @@ order, so that an object whose attributes were coerced is otherwise the one that
 
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from pydicom.charset import convert_encodings, default_encoding, python_encoding
 from pydicom.datadict import dictionary_VR
@@ -25,6 +25,7 @@ _PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
+_LONGEST_HEAD: Final = 12
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
@@ -39,8 +40,7 @@ class IncompleteHeaderError(DatasetError):
     """The bytes end before the pixel data or the end of the object: more of them are needed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where an element lies in the bytes."""
 
     tag: int
@@ -144,17 +144,10 @@ class EncodedHeader:
         return bytes(buffer.getvalue())
 
     def _raw(self, place: _Place) -> RawDataElement:
-        value_end = place.end - 8 if place.is_undefined else place.end
-        value = self._data[place.value : value_end]
-        return RawDataElement(
-            BaseTag(place.tag),
-            place.vr,
-            len(value),
-            value,
-            place.value,
-            is_implicit_VR=self._implicit or place.vr == "UN",
-            is_little_endian=self._little,
-        )
+        tag, vr, _, start, end, is_undefined = place
+        value = self._data[start : end - 8 if is_undefined else end]
+        implicit = self._implicit or vr == "UN"
+        return RawDataElement(BaseTag(tag), vr, len(value), value, start, implicit, self._little)
 
     def _encodings(self, dataset: Dataset) -> list[str]:
         element = dataset.get_item(_CHARACTER_SET)
@@ -166,9 +159,9 @@ class EncodedHeader:
 
     def _walk(self) -> int:
         """Note the elements and return where the header ends."""
-        position, size = 0, len(self._data)
+        position, size, note = 0, len(self._data), self._places.append
         while position < size:
-            tag, vr, length, value = self._head(position, implicit=self._implicit)
+            tag, vr, length, value = self._top_head(position)
             if tag in _PIXEL_TAGS:
                 self.pixel_vr = vr or "OW"
                 return position
@@ -178,11 +171,22 @@ class EncodedHeader:
                 end = value + length
             if end > size:
                 raise self._ended(end)
-            self._places.append(_Place(tag, vr, position, value, end, length == _UNDEFINED))
+            note(_Place(tag, vr, position, value, end, length == _UNDEFINED))
             position = end
         if not self._is_whole:
             raise self._ended(position)
         return position
+
+    def _top_head(self, position: int) -> tuple[int, str | None, int, int]:
+        """Return the same as `_head`, by a short cut for the most common form."""
+        if self._implicit or len(self._data) - position < _LONGEST_HEAD:
+            return self._head(position, implicit=self._implicit)
+        group, number, length = self._tag_length.unpack_from(self._data, position)
+        vr = self._data[position + 4 : position + 6]
+        if vr in _LONG_VRS:
+            return self._head(position, implicit=False)
+        length = self._short.unpack_from(self._data, position + 6)[0]
+        return group << 16 | number, _vr_text(vr), length, position + 8
 
     def _head(self, position: int, *, implicit: bool) -> tuple[int, str | None, int, int]:
         """Return tag, VR, length and position of the value of the element at `position`."""
@@ -233,6 +237,11 @@ class EncodedHeader:
         if self._is_whole:
             return DatasetError(f"the data set ends before byte {wanted}")
         return IncompleteHeaderError(f"the header goes on after byte {len(self._data)}")
+
+
+@lru_cache(maxsize=256)
+def _vr_text(vr: bytes) -> str:
+    return vr.decode("latin-1")
 
 
 def _encodings_of(dataset: Dataset) -> list[str]:

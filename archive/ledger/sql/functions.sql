@@ -187,7 +187,7 @@ BEGIN
         WITH gone AS (DELETE FROM location l WHERE l.instance_fk = instance_pk RETURNING l.*)
         SELECT coalesce(jsonb_agg(to_jsonb(gone)), '[]') INTO obsolete FROM gone;
         UPDATE instance i
-        SET version = i.version + 1, sop_class_uid = a->>'sop_class_uid', instance_number = a->>'instance_number',
+        SET version = i.version + 1, coercions = NULL, sop_class_uid = a->>'sop_class_uid', instance_number = a->>'instance_number',
             calling_aet = r->>'calling_aet', called_aet = r->>'called_aet', received_time = now()
         WHERE i.pk = instance_pk;
     END IF;
@@ -214,6 +214,9 @@ BEGIN
         staged := staged + 1;
     END LOOP;
     PERFORM note_arrival(a, r, instance_pk);
+    IF jsonb_typeof(p->'announcements') = 'object' OR jsonb_typeof(p->'rejection') = 'object' THEN
+        PERFORM note_reception(p, v_study, kind);
+    END IF;
     RETURN NEXT;
 END $$;
 

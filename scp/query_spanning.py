@@ -1,0 +1,146 @@
+"""Queries that are also put to another archive (dcmSpanningCFindSCP)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
+
+from archive.configuration.descriptors import Connection, NetworkAE, Snapshot
+from archive.errors import ConfigurationError, PeerError
+from archive.model.query import UNIQUE_KEYS, Level
+from scp.query_coercing import Found
+
+_PENDING: Final = frozenset({0xFF00, 0xFF01})
+_CONNECT_S: Final = 10.0
+_RESPONSE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the other archive is asked.
+
+    Attributes
+    ----------
+    extended
+        Service class application information that the requestor negotiated.
+    """
+
+    identifier: Dataset
+    sop_class_uid: str
+    level: Level
+    extended: bytes = b""
+
+
+def spanned(
+    local: Iterator[Found], question: Question, snapshot: Snapshot, ae: NetworkAE
+) -> Iterator[Found]:
+    """Yield own matches and those of the other archive, each entity once.
+
+    REPLACE returns only the other archive's, MERGE these before the own ones, SUPPLEMENT the own
+    ones before them.
+
+    Raises
+    ------
+    ConfigurationError, PeerError
+        When the other archive is not configured or cannot be asked.
+    """
+    other = ae.spanning_c_find_scp
+    if other is None:
+        return local
+    remote = _remote(question, snapshot, ae)
+    match ae.spanning_c_find_scp_policy:
+        case "MERGE":
+            return _distinct((remote, local), question.level)
+        case "SUPPLEMENT":
+            return _distinct((local, remote), question.level)
+        case _:
+            return remote
+
+
+def _distinct(sources: Iterable[Iterator[Found]], level: Level) -> Iterator[Found]:
+    seen: set[str] = set()
+    tag = UNIQUE_KEYS[level].tag
+    for source in sources:
+        for study, identifier in source:
+            element = identifier.get(tag)
+            key = str(element.value) if element is not None else study
+            if key not in seen:
+                seen.add(key)
+                yield study, identifier
+
+
+def _remote(question: Question, snapshot: Snapshot, ae: NetworkAE) -> Iterator[Found]:
+    """Yield the matches of the other archive."""
+    other = ae.spanning_c_find_scp or ""
+    connection = _connection(snapshot, other)
+    unique = UNIQUE_KEYS[question.level].tag
+    wanted = Dataset()
+    wanted.update(question.identifier)
+    added = unique not in wanted
+    if added:
+        wanted.add_new(unique, UNIQUE_KEYS[question.level].vr, "")
+    for match in _ask(question, wanted, (ae, other, connection)):
+        if ae.spanning_c_find_scp_retrieve_aets:
+            match.RetrieveAETitle = list(ae.spanning_c_find_scp_retrieve_aets)
+        yield str(match.get("StudyInstanceUID", "") or ""), match
+
+
+def _ask(
+    question: Question, wanted: Dataset, ends: tuple[NetworkAE, str, Connection]
+) -> Iterator[Dataset]:
+    ae, other, connection = ends
+    own = ae.connections[0]
+    requestor = AE(ae_title=ae.title)
+    requestor.connection_timeout = own.connect_timeout_s or _CONNECT_S
+    requestor.acse_timeout = own.accept_timeout_s or _CONNECT_S
+    requestor.dimse_timeout = own.response_timeout_s or _RESPONSE_S
+    syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    requestor.add_requested_context(question.sop_class_uid, syntaxes)
+    association = requestor.associate(
+        connection.hostname,
+        connection.port or 0,
+        ae_title=other,
+        ext_neg=_negotiation(question),
+    )
+    if not association.is_established:
+        msg = f"spanning C-FIND SCP {other} at {connection.hostname} cannot be asked"
+        raise PeerError(msg)
+    try:
+        for status, match in association.send_c_find(wanted, question.sop_class_uid):
+            if status.get("Status") in _PENDING and match is not None:
+                yield match
+            elif status.get("Status", -1) != 0:
+                msg = f"spanning C-FIND SCP {other} failed: {status.get('Status', 'no response')}"
+                raise PeerError(msg)
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _negotiation(question: Question) -> list[Any]:
+    if not question.extended:
+        return []
+    item = SOPClassExtendedNegotiation()
+    item.sop_class_uid = question.sop_class_uid
+    item.service_class_application_information = question.extended
+    return [item]
+
+
+def _connection(snapshot: Snapshot, title: str) -> Connection:
+    """Return the connection of an AE.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no such AE, or none of its connections can be used.
+    """
+    remote = snapshot.remote_aes.get(title)
+    for connection in remote.connections if remote and remote.installed else ():
+        if connection.installed and connection.port and not connection.is_tls:
+            return connection
+    msg = f"spanning C-FIND SCP {title} has no installed AE with a plain connection: add it"
+    raise ConfigurationError(msg)
