@@ -18,5 +18,6 @@ pytest_plugins = (
     "tests.fix_leading",
     "tests.fix_retrieve",
     "tests.fix_move",
+    "tests.fix_monitor",
     "tests.fix_session",
 )
