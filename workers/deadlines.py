@@ -1,9 +1,10 @@
-"""Sees to what the ledger has waited for long enough: commitments without a good report.
+"""Sees to what has waited for long enough: commitments without a good report, notifications.
 
 A request whose deadline is over goes up a ladder (`archive.model.commitment.next_step`): its open
 instances are asked for again under a new Transaction UID, then sent again, then given up, which
 a task that fails makes visible. Every step is staged in the transaction that closes the request,
-so that a crash repeats or skips none. Any number of processes may look.
+so that a crash repeats or skips none. Notifications that wait for a study to be quiet, or for the
+objects of a procedure step, are staged when their time has come. Any number of processes may look.
 """
 
 import logging
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from archive.clock import Clock
 from archive.configuration.descriptors import Exporter, Snapshot
 from archive.errors import DicomqError
-from archive.ledger import commitments, tasks
+from archive.ledger import commitments, notifications, tasks
 from archive.ledger.commitments import DueCommitment
 from archive.ledger.connection import Ledger, Transaction
 from archive.model.commitment import (
@@ -79,6 +80,24 @@ class Deadlines:
             _log(request, taken)
         return len(due)
 
+    def trigger_once(self) -> int:
+        """Stage the notifications whose time has come; return how many waits are over."""
+        device_name = self._config.device_name
+        with self._ledger.transaction() as tx:
+            studies = notifications.trigger_studies(tx, device_name)
+            steps = notifications.trigger_procedure_steps(tx, device_name)
+        for each in steps:
+            log_event(
+                LOGGER,
+                events.NOTIFICATIONS_TRIGGERED,
+                level=logging.INFO if each.present == each.expected else logging.WARNING,
+                mpps=each.mpps_sop_instance_uid,
+                present=each.present,
+                expected=each.expected,
+                staged=each.staged,
+            )
+        return studies + len(steps)
+
     def purge_once(self) -> int:
         """Delete completed requests past dcmPurgeStgCmtCompletedDelay; return how many."""
         delay_s = self._source.snapshot().device.purge_commitment_completed_delay_s
@@ -96,7 +115,7 @@ class Deadlines:
         reachable = True
         while not stop.wait(self._config.look_every_s):
             try:
-                while self.run_once():
+                while self.run_once() + self.trigger_once():
                     pass
                 if self._clock.monotonic() >= next_purge:
                     self.purge_once()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pydicom.dataset import Dataset
 
 from archive.errors import InvalidValueError
-from archive.ledger import deliveries, notifications, objects
+from archive.ledger import deliveries, notifications
 from archive.ledger.connection import Transaction
-from archive.model.entities import FixedNotification, InstanceReference
+from archive.model.entities import AnnouncedInstance, FixedNotification
 from archive.model.identifiers import new_uid
 from archive.model.status import DUPLICATE_SOP_INSTANCE, DimseStatus, Service, StatusClass, classify
 from archive.model.task import Failure, IanDetails, Outcome, Task, TaskStatus
@@ -67,10 +67,10 @@ class NotificationProcessor:
 def _fixed(tx: Transaction, task: Task, details: IanDetails) -> FixedNotification | None:
     """Return the N-CREATE for what can be announced now, None when there is nothing."""
     study_instance_uid = task.study_instance_uid or ""
-    references = _references(tx, task, details)
-    if not references:
+    instances = _announced(tx, task, details)
+    if not instances:
         return None
-    dataset = build_notification(study_instance_uid, references, details)
+    dataset = build_notification(study_instance_uid, instances, details)
     problems = problems_of(dataset)
     if problems:
         msg = f"notification of study {study_instance_uid} would be invalid: {'; '.join(problems)}"
@@ -78,13 +78,21 @@ def _fixed(tx: Transaction, task: Task, details: IanDetails) -> FixedNotificatio
     return FixedNotification(new_uid(), dataset.to_json())
 
 
-def _references(tx: Transaction, task: Task, details: IanDetails) -> list[InstanceReference]:
-    study_instance_uid = task.study_instance_uid or ""
+def _announced(tx: Transaction, task: Task, details: IanDetails) -> list[AnnouncedInstance]:
+    """Return the instances to announce.
+
+    After an export all of them are as available as the exporter says (dcmInstanceAvailability),
+    else each is as available as it is here.
+    """
     if details.held_by_exporter is not None:
-        return deliveries.held_by(tx, study_instance_uid, details.held_by_exporter)
-    return objects.instance_references(
-        tx, study_instance_uid, task.series_instance_uid, task.sop_instance_uid
-    )
+        study_instance_uid = task.study_instance_uid or ""
+        held = deliveries.held_by(tx, study_instance_uid, details.held_by_exporter)
+        return [AnnouncedInstance(each, str(details.instance_availability)) for each in held]
+    instances = notifications.announced(tx, task, details)
+    if task.exporter_id is None and details.instance_availability == "ONLINE":
+        return instances
+    availability = str(details.instance_availability)
+    return [AnnouncedInstance(each.reference, availability) for each in instances]
 
 
 def _send(

@@ -11,31 +11,32 @@ from types import MappingProxyType
 from pydicom.dataset import Dataset
 
 from archive.errors import InvalidValueError
-from archive.model.entities import InstanceReference
+from archive.model.entities import AnnouncedInstance
 from archive.model.identifiers import check_ae_title, check_uid
 from archive.model.task import IanDetails
 
+PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
 AVAILABILITIES = frozenset({"ONLINE", "NEARLINE", "OFFLINE", "UNAVAILABLE"})
 
 
 def build_notification(
-    study_instance_uid: str, references: Sequence[InstanceReference], details: IanDetails
+    study_instance_uid: str, instances: Sequence[AnnouncedInstance], details: IanDetails
 ) -> Dataset:
     """Return the attribute list that announces some instances of one study.
 
     Parameters
     ----------
-    references
-        The instances; series appear in the order of their first instance.
+    instances
+        In this order; series appear in the order of their first instance.
     details
-        Retrieve AE titles, availability and location, the same for all instances.
+        Retrieve AE titles and location, the same for all instances; the procedure step.
     """
     series: dict[str, list[Dataset]] = {}
-    for reference in references:
-        items = series.setdefault(reference.series_instance_uid, [])
-        items.append(_sop_item(reference, details))
+    for instance in instances:
+        items = series.setdefault(instance.reference.series_instance_uid, [])
+        items.append(_sop_item(instance, details))
     dataset = Dataset()
-    dataset.ReferencedPerformedProcedureStepSequence = []
+    dataset.ReferencedPerformedProcedureStepSequence = _procedure_step(details)
     dataset.ReferencedSeriesSequence = [_series_item(uid, items) for uid, items in series.items()]
     dataset.StudyInstanceUID = study_instance_uid
     return dataset
@@ -48,12 +49,22 @@ def _series_item(series_instance_uid: str, items: list[Dataset]) -> Dataset:
     return item
 
 
-def _sop_item(reference: InstanceReference, details: IanDetails) -> Dataset:
+def _procedure_step(details: IanDetails) -> list[Dataset]:
+    if details.mpps_sop_instance_uid is None:
+        return []
+    item = Dataset()
+    item.ReferencedSOPClassUID = PERFORMED_PROCEDURE_STEP
+    item.ReferencedSOPInstanceUID = details.mpps_sop_instance_uid
+    item.PerformedWorkitemCodeSequence = []
+    return [item]
+
+
+def _sop_item(instance: AnnouncedInstance, details: IanDetails) -> Dataset:
     item = Dataset()
     item.RetrieveAETitle = list(details.retrieve_aets)
-    item.InstanceAvailability = str(details.instance_availability)
-    item.ReferencedSOPClassUID = reference.sop_class_uid
-    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
+    item.InstanceAvailability = instance.availability
+    item.ReferencedSOPClassUID = instance.reference.sop_class_uid
+    item.ReferencedSOPInstanceUID = instance.reference.sop_instance_uid
     if details.retrieve_location_uid:
         item.RetrieveLocationUID = details.retrieve_location_uid
     return item

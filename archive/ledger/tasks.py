@@ -95,6 +95,11 @@ def dispatch(tx: Transaction, device_name: str, queue_name: str, limit: int) -> 
     return [Hint(*row) for row in tx.execute(load_queries("tasks")["dispatch"], parameters)]
 
 
+def announce(tx: Transaction, queue_name: str) -> None:
+    """Tell the workers, at the commit, that a queue has hints they should listen to."""
+    tx.execute(load_queries("tasks")["announce"], {"queue_name": queue_name})
+
+
 def unclaimed(tx: Transaction, device_name: str, older_than_s: float) -> dict[str, int]:
     """Return per queue how many tasks were handed over more than `older_than_s` seconds ago."""
     rows = tx.execute(
@@ -285,8 +290,11 @@ def stage_follow_up(tx: Transaction, new: NewTask, *, actor: str, reason: str) -
 def _stage_ian_detail(tx: Transaction, pk: int, new: NewTask) -> None:
     if new.ian is None:
         return
-    parameters = asdict(new.ian) | {"task_pk": pk, "retrieve_aets": list(new.ian.retrieve_aets)}
-    tx.execute(load_queries("tasks")["stage_ian_detail"], parameters)
+    details = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(new.ian).items()
+    }
+    tx.execute(load_queries("tasks")["stage_ian_detail"], details | {"task_pk": pk})
 
 
 def _stage_commitment_detail(tx: Transaction, pk: int, new: NewTask) -> None:

@@ -120,6 +120,14 @@ class InstanceReference:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnouncedInstance:
+    """An instance in a notification, with its own Instance Availability (0008,0056)."""
+
+    reference: InstanceReference
+    availability: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceResult:
     """What a destination answered for one instance.
 
@@ -190,12 +198,62 @@ class OverwritePolicy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Announcements:
+    """What an AE announces of what it receives (PS3.4 Annex R; dcmIanTrigger).
+
+    Attributes
+    ----------
+    destinations
+        AEs that are notified, in this order.
+    retrieve_aets
+        Retrieve AE Title (0008,0054), never empty.
+    study_delay_s
+        Quiet time after the last object before a study is announced; None: it is not.
+    timeout_s
+        Longest wait for the objects of a procedure step; None for any time.
+    on_timeout
+        Announce what is there when that wait is over.
+    """
+
+    device_name: str
+    local_aet: str
+    queue_name: str
+    destinations: tuple[str, ...]
+    retrieve_aets: tuple[str, ...]
+    study_delay_s: float | None = None
+    first_object: bool = False
+    rejections: bool = False
+    procedure_steps: bool = False
+    timeout_s: float | None = None
+    on_timeout: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionNote:
+    """What a rejection note takes out of use.
+
+    Attributes
+    ----------
+    code
+        `code value,coding scheme` of its document title.
+    sop_instance_uids
+        Instances of the note's own study.
+    """
+
+    code: str
+    note_sop_instance_uid: str
+    sop_instance_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StorePolicy:
-    """How the archive takes an object in."""
+    """How the archive takes an object in, and what it tells others about it."""
 
     overwrite: OverwritePolicy = OverwritePolicy.NEVER
     retrieve_aets: tuple[str, ...] = ()
     availability: str = "ONLINE"
+    announcements: Announcements | None = None
+    rejection: RejectionNote | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
 
-from archive.model.entities import InstanceReference
+from archive.model.entities import AnnouncedInstance, InstanceReference
 from archive.model.status import Service, classify
 from archive.model.task import Failure, IanDetails, TaskStatus
 from workers.instance_availability import outcome_of
@@ -34,6 +34,10 @@ PRINTED = [
 ]
 
 
+def announced(reference: InstanceReference, availability: str = "ONLINE") -> AnnouncedInstance:
+    return AnnouncedInstance(reference, availability)
+
+
 def _flat(dataset: Dataset, level: int = 0) -> list[tuple[int, int, str, object]]:
     rows: list[tuple[int, int, str, object]] = []
     for element in dataset:
@@ -46,7 +50,7 @@ def _flat(dataset: Dataset, level: int = 0) -> list[tuple[int, int, str, object]
 
 
 def _printed() -> Dataset:
-    return build_notification(STUDY, [InstanceReference(SERIES, SC, OBJECT)], ONLINE)
+    return build_notification(STUDY, [announced(InstanceReference(SERIES, SC, OBJECT))], ONLINE)
 
 
 def test_equals_the_printed_data_set_attribute_for_attribute() -> None:
@@ -63,7 +67,7 @@ def test_instances_are_grouped_by_series_in_their_order() -> None:
         InstanceReference("2.2", SC, "3.2"),
         InstanceReference("2.1", SC, "3.3"),
     ]
-    dataset = build_notification("1.1", references, ONLINE)
+    dataset = build_notification("1.1", list(map(announced, references)), ONLINE)
     assert [
         (
             str(series.SeriesInstanceUID),
@@ -75,7 +79,8 @@ def test_instances_are_grouped_by_series_in_their_order() -> None:
 
 def test_several_titles_and_a_location() -> None:
     details = IanDetails(("A", "B"), "NEARLINE", "1.2.9")
-    dataset = build_notification("1.1", [InstanceReference("2.1", SC, "3.1")], details)
+    instance = announced(InstanceReference("2.1", SC, "3.1"), "NEARLINE")
+    dataset = build_notification("1.1", [instance], details)
     item = dataset.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert list(item.RetrieveAETitle) == ["A", "B"]
     assert (item.InstanceAvailability, item.RetrieveLocationUID) == ("NEARLINE", "1.2.9")
@@ -179,3 +184,18 @@ def test_violations(spoil: Callable[[Dataset], object], words: str) -> None:
 def test_outcome_by_status(code: int, status: TaskStatus, failure: Failure | None) -> None:
     outcome = outcome_of(classify(Service.N_CREATE, code), "", "IAN")
     assert (outcome.status, outcome.failure) == (status, failure)
+
+
+def test_procedure_step_and_rejected_instances() -> None:
+    details = IanDetails(("ARCHIVE",), "ONLINE", mpps_sop_instance_uid="1.2.7")
+    instances = [
+        announced(InstanceReference("2.1", SC, "3.1")),
+        announced(InstanceReference("2.1", SC, "3.2"), "UNAVAILABLE"),
+    ]
+    dataset = build_notification("1.1", instances, details)
+    (step,) = dataset.ReferencedPerformedProcedureStepSequence
+    assert step.ReferencedSOPInstanceUID == "1.2.7"
+    assert step.PerformedWorkitemCodeSequence == []
+    items = dataset.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert [each.InstanceAvailability for each in items] == ["ONLINE", "UNAVAILABLE"]
+    assert problems_of(dataset) == ()

@@ -83,7 +83,7 @@ END $$;
 -- Notes what the triggers of notifications have to know of a stored object; `x` says what the called AE announces.
 CREATE OR REPLACE FUNCTION note_ian_triggers(x jsonb, p_study study) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF x ? 'study_delay_s' THEN
+    IF x->>'study_delay_s' IS NOT NULL THEN
         INSERT INTO ian_trigger (device_name, local_aet, queue_name, destinations, retrieve_aets, study_instance_uid,
                                  due_time)
         VALUES (x->>'device_name', x->>'local_aet', x->>'queue_name', texts(x->'destinations'),
@@ -151,9 +151,9 @@ END $$;
 CREATE OR REPLACE FUNCTION note_reception(p jsonb, p_study study, p_kind text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF p_kind NOT IN ('STORED', 'REPLACED') THEN RETURN; END IF;
-    IF p->'rejection' IS NOT NULL AND p->'rejection' <> 'null' THEN
+    IF jsonb_typeof(p->'rejection') = 'object' THEN
         PERFORM reject_instances(p->'rejection', coalesce(nullif(p->'announcements', 'null'), '{}'), p_study);
-    ELSIF p->'announcements' IS NOT NULL AND p->'announcements' <> 'null' THEN
+    ELSE
         PERFORM note_ian_triggers(p->'announcements', p_study);
     END IF;
 END $$;

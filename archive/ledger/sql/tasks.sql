@@ -13,8 +13,10 @@ INSERT INTO export_task (task_fk) VALUES (%(task_pk)s);
 
 -- stage_ian_detail --
 -- Detail row of a notification task; one that joined a waiting task keeps that task's row.
-INSERT INTO ian_task (task_fk, retrieve_aets, instance_availability, retrieve_location_uid, held_by_exporter)
-VALUES (%(task_pk)s, %(retrieve_aets)s, %(instance_availability)s, %(retrieve_location_uid)s, %(held_by_exporter)s)
+INSERT INTO ian_task (task_fk, retrieve_aets, instance_availability, retrieve_location_uid, held_by_exporter,
+                      mpps_sop_instance_uid, unavailable_sop_instance_uids, sop_instance_uids)
+VALUES (%(task_pk)s, %(retrieve_aets)s, %(instance_availability)s, %(retrieve_location_uid)s, %(held_by_exporter)s,
+        %(mpps_sop_instance_uid)s, %(unavailable_sop_instance_uids)s, %(sop_instance_uids)s)
 ON CONFLICT (task_fk) DO NOTHING;
 
 -- stage_follow_up_ian --
@@ -124,6 +126,10 @@ WITH RECURSIVE slot AS (
     RETURNING t.pk, t.attempt, t.scheduled_time
 )
 SELECT pk, attempt FROM handed ORDER BY scheduled_time, pk;
+
+-- announce --
+-- Tell workers that do not listen to a queue that it has hints.
+SELECT pg_notify('dicomq_queue', %(queue_name)s);
 
 -- unclaimed --
 -- Per queue, how many tasks were handed over longer ago than they should wait for a worker.

@@ -103,6 +103,8 @@ CREATE TABLE ian_trigger (
     retrieve_aets      text[] NOT NULL CHECK (cardinality(retrieve_aets) > 0),
     study_instance_uid text NOT NULL,
     mpps_fk            bigint UNIQUE REFERENCES mpps ON DELETE CASCADE,
+    -- Instances that the procedure step produced.
+    sop_instance_uids  text[] NOT NULL DEFAULT '{}',
     -- NULL: waits for the objects of the procedure step for ever.
     due_time           timestamptz,
     on_timeout         boolean NOT NULL DEFAULT true,
