@@ -44,7 +44,7 @@ from deploy.supervision import (
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FLOWER_PORT = 5555
 DEFAULT_FORMATION = {"scp": 2}
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
