@@ -178,6 +178,7 @@ class System:
             "export": ([*worker, "export@%h", "--kind", "export"], " ready."),
             "notify": ([*worker, "notify@%h", "--kind", "notify"], " ready."),
             "retrieve": ([*worker, "retrieve@%h", "--kind", "retrieve"], " ready."),
+            "query": ([*worker, "query@%h", "--kind", "query"], " ready."),
         }
 
     # --- work
