@@ -1,112 +1,32 @@
-"""Which queues a worker consumes, kept equal to the configuration while it runs."""
+"""Which queues a worker consumes, kept equal to those in use while it runs."""
 
 import logging
-import threading
+import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import bootsteps
-from kombu import Exchange, Queue
+from kombu import Consumer, Exchange, Queue
 
-from archive.errors import DicomqError
-from archive.ledger import tasks
 from archive.telemetry import log_event
 from workers import events
 from workers.fallback import Fallback
-from workers.queues import PoolKind, configured_queues, consumed_queues, parse_kinds
-
-if TYPE_CHECKING:
-    from workers.runtime import Runtime
+from workers.hints import HintBroker
+from workers.queue_watch import SYNC_S, QueueWatch
+from workers.queues import PoolKind, parse_kinds
 
 LOGGER = logging.getLogger(__name__)
 
-SYNC_S = 2.0
-
-
-class QueueWatch:
-    """Knows which queues a worker has to consume; asks configuration and ledger in a thread.
-
-    Parameters
-    ----------
-    runtime
-        Runtime of the worker process.
-    kinds
-        Kinds of queues that the worker serves.
-    """
-
-    def __init__(self, runtime: "Runtime", kinds: Collection[PoolKind]) -> None:
-        self._runtime = runtime
-        self._kinds = kinds
-        self._stopped = threading.Event()
-        self._usable = True
-        self._migrated = False
-        self._waiting: frozenset[str] = frozenset()
-        self._wanted: frozenset[str] = frozenset()
-        try:
-            self._wanted = self._decide()
-        except DicomqError as error:
-            self._report(error)
-        threading.Thread(target=self._run, name="queues", daemon=True).start()
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """Names of the queues to consume, as last seen."""
-        return self._wanted
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopped.set()
-
-    def refresh(self) -> None:
-        """Read configuration and ledger once.
-
-        Raises
-        ------
-        DicomqError
-            When directory or ledger cannot be read; what is known stays valid.
-        """
-        self._wanted = self._decide()
-        if not self._migrated:
-            self._runtime.ledger.migrate()
-            self._migrated = True
-        device = self._runtime.settings.device_name
-        with self._runtime.ledger.statement() as tx:
-            waiting = [queue.name for queue in tasks.waiting_queues(tx, device)]
-            handed_over = tasks.unclaimed(tx, device, older_than_s=0)
-        self._waiting = frozenset((*waiting, *handed_over))
-        self._wanted = self._decide()
-
-    def _decide(self) -> frozenset[str]:
-        configured = configured_queues(self._runtime.source.snapshot())
-        return consumed_queues(self._kinds, configured, self._waiting)
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self.refresh()
-                self._usable = True
-            except Exception as error:  # noqa: BLE001 - without this thread queues would not change
-                self._report(error)
-            self._stopped.wait(SYNC_S)
-
-    def _report(self, error: Exception) -> None:
-        """Log the first of several failures in a row."""
-        if self._usable:
-            log_event(
-                LOGGER,
-                events.QUEUES_UNKNOWN,
-                level=logging.WARNING,
-                exc_info=not isinstance(error, DicomqError),
-                message=str(error),
-            )
-        self._usable = False
-
 
 class QueueSync(bootsteps.StartStopStep):
-    """Keeps the consumed queues equal to those of the configuration.
+    """Keeps the consumed queues equal to those that have, or lately had, hints.
 
     It does so also after a reconnect to the broker and needs no list of queues on the command
     line; one given with -Q is left as it is.
+
+    The worker waits for hints in a BRPOP of up to a second, which names the queues it had when it
+    began. A queue of this process alone is among them: a message in it ends the wait, so that a
+    queue that has just got its first hint is listened to at once.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -119,11 +39,15 @@ class QueueSync(bootsteps.StartStopStep):
     ) -> None:
         super().__init__(consumer, **kwargs)
         runtime = consumer.app.runtime()
-        self._watch = QueueWatch(runtime, kind or parse_kinds(()))
+        kinds = kind or parse_kinds(())
+        self._wake_queue = f"dicomq.wake.{consumer.hostname}.{os.getpid()}"
+        self._broker = HintBroker(consumer.app)
+        self._watch = QueueWatch(runtime, kinds, lambda: self._broker.wake(self._wake_queue))
         slots = consumer.controller.concurrency
-        self._fallback = Fallback(runtime, lambda: self._watch.wanted, slots=slots)
+        self._fallback = Fallback(runtime, kinds, slots=slots)
         self._fallback.start()
         self._timer: Any = None
+        self._waker: Any = None
 
     def include_if(self, consumer: Any) -> bool:  # noqa: ANN401
         """Tell whether the queues were left to us."""
@@ -133,6 +57,13 @@ class QueueSync(bootsteps.StartStopStep):
     def start(self, consumer: Any) -> None:  # noqa: ANN401
         """Begin to reconcile; called again after each reconnect to the broker."""
         self._fallback.stop()
+        self._waker = Consumer(
+            consumer.task_consumer.channel,
+            [_queue(self._wake_queue)],
+            no_ack=True,
+            on_message=lambda _message: self.reconcile(consumer),
+        )
+        self._waker.consume()
         self._timer = consumer.timer.call_repeatedly(SYNC_S, self.reconcile, (consumer,))
         self.reconcile(consumer)
 
@@ -159,7 +90,7 @@ class QueueSync(bootsteps.StartStopStep):
         added, canceled = sorted(wanted - consumed), sorted(consumed - wanted)
         declared = consumer.app.amqp.queues
         for name in added:
-            declared.select_add(Queue(name, Exchange(""), routing_key=name))
+            declared.select_add(_queue(name))
             consumer.add_task_queue(name)
         for name in canceled:
             consumer.cancel_task_queue(name)
@@ -169,3 +100,7 @@ class QueueSync(bootsteps.StartStopStep):
             added=", ".join(added) or None,
             canceled=", ".join(canceled) or None,
         )
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange(""), routing_key=name)

@@ -46,6 +46,8 @@ class DispatcherConfig:
         Pause between two such checks.
     back_off_s
         Pauses after failures in a row; the last one is repeated.
+    announce_every_s
+        How often workers are told that a queue is in use; far less than they remember it.
     reaction_s
         Longest time until `stop` is noticed.
     """
@@ -55,6 +57,7 @@ class DispatcherConfig:
     recall_after_s: float = 2.0
     recall_every_s: float = 1.0
     back_off_s: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0)
+    announce_every_s: float = 5.0
     reaction_s: float = 0.25
 
 
@@ -126,6 +129,7 @@ class Dispatcher:
         self._config = config
         self._failures = 0
         self._migrated = False
+        self._announced_at: dict[str, float] = {}
 
     def run_once(self) -> Pass:
         """Make one pass over all queues.
@@ -210,10 +214,21 @@ class Dispatcher:
             hints = tasks.dispatch(
                 tx, self._config.device_name, queue.name, queue.max_tasks_parallel
             )
+            if hints and self._must_announce(queue.name):
+                tasks.announce(tx, queue.name)
         checkpoint(events.CHECKPOINT_MARKED)
         self._broker.publish(queue.name, hints)
         checkpoint(events.CHECKPOINT_PUBLISHED)
         return len(hints)
+
+    def _must_announce(self, queue_name: str) -> bool:
+        """Tell whether workers may have stopped to listen to a queue."""
+        now = self._clock.monotonic()
+        last = self._announced_at.get(queue_name)
+        if last is not None and now - last < self._config.announce_every_s:
+            return False
+        self._announced_at[queue_name] = now
+        return True
 
     def _report(self, error: DicomqError) -> None:
         """Log the first of several failures in a row."""

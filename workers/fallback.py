@@ -7,7 +7,7 @@ several workers in this mode, and a dispatcher that still reaches Redis, run no 
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from archive.model.task import Hint
 from archive.telemetry import log_event
 from workers import events
 from workers.dispatcher import plan_pass
+from workers.queues import PoolKind, kind_of_queue
 
 if TYPE_CHECKING:
     from workers.runtime import Runtime
@@ -36,17 +37,15 @@ class Fallback:
     ----------
     runtime
         Runtime of the worker process.
-    queue_names
-        Returns the names of the queues that the worker serves.
+    kinds
+        Kinds of queues that the worker serves.
     slots
         Number of tasks performed at the same time.
     """
 
-    def __init__(
-        self, runtime: "Runtime", queue_names: Callable[[], Collection[str]], *, slots: int
-    ) -> None:
+    def __init__(self, runtime: "Runtime", kinds: Collection[PoolKind], *, slots: int) -> None:
         self._runtime = runtime
-        self._queue_names = queue_names
+        self._kinds = kinds
         self._slots = slots
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -85,16 +84,18 @@ class Fallback:
         with ledger.statement() as tx:
             waiting = tasks.waiting_queues(tx, device)
             unclaimed = tasks.unclaimed(tx, device, UNCLAIMED_S)
-        served = self._queue_names()
         taken: list[Hint] = []
-        for name in sorted(unclaimed.keys() & served):
+        for name in sorted(filter(self._serves, unclaimed)):
             with ledger.statement() as tx:
                 taken += tasks.redispatch(tx, device, name, UNCLAIMED_S)
         for queue in plan_pass(snapshot, waiting, SYSTEM_CLOCK).open_queues:
-            if queue.name in served:
+            if self._serves(queue.name):
                 with ledger.transaction() as tx:
                     taken += tasks.dispatch(tx, device, queue.name, queue.max_tasks_parallel)
         return taken
+
+    def _serves(self, queue_name: str) -> bool:
+        return kind_of_queue(queue_name) in self._kinds
 
     def _run(self, stopped: threading.Event) -> None:
         if stopped.wait(PATIENCE_S) or self._runtime.keeper.shutting_down:

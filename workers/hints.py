@@ -78,6 +78,19 @@ class HintBroker:
                     **message.properties,
                 )
 
+    def wake(self, wake_queue: str) -> None:
+        """Put an empty message into a worker's own queue, which ends its wait for hints.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            When the broker failed.
+        """
+        with self._open() as producer:
+            producer.publish(
+                {}, exchange="", routing_key=wake_queue, serializer="json", retry=False
+            )
+
     def waiting(self, queue_name: str) -> int:
         """Return how many messages wait in the queue called `queue_name`.
 

@@ -4,7 +4,7 @@ Pools are divided by what their work waits for, so that a destination that hangs
 slots that notifications or commitments need. Pure: names in, names out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import StrEnum
 
 from archive.configuration.descriptors import Snapshot
@@ -77,18 +77,47 @@ def configured_queues(snapshot: Snapshot) -> frozenset[str]:
 
 
 def consumed_queues(
-    kinds: Iterable[PoolKind], configured: Iterable[str], waiting: Iterable[str]
+    kinds: Iterable[PoolKind], hinted: Iterable[str], recent: Iterable[str]
 ) -> frozenset[str]:
     """Return the queues that a pool of `kinds` has to listen to.
 
+    Each hint costs one BRPOP that names all queues listened to, so these are not all that exist:
+    the few of fixed name, those with hints, and those that had some a moment ago.
+
     Parameters
     ----------
-    configured
-        Queues of the present configuration.
-    waiting
-        Queues that have unfinished tasks: one that was taken out of the configuration is
-        served until it is empty.
+    hinted
+        Queues with tasks that are handed over and not claimed.
+    recent
+        Queues that were in use lately.
     """
     wanted = frozenset(kinds)
-    names = frozenset(configured) | frozenset(waiting)
+    names = frozenset((*KIND_BY_QUEUE, *hinted, *recent))
     return frozenset(name for name in names if kind_of_queue(name) in wanted)
+
+
+class QueueUse:
+    """Remembers for how long queues have not been used; for one thread.
+
+    Parameters
+    ----------
+    keep_s
+        Seconds after which an unused queue is forgotten.
+    """
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._used_at: dict[str, float] = {}
+
+    def note(self, names: Iterable[str], now_s: float) -> None:
+        """Note that queues are in use at the monotonic instant `now_s`."""
+        self._used_at.update(dict.fromkeys(names, now_s))
+
+    def recent(self, configured: Container[str], now_s: float) -> frozenset[str]:
+        """Return the queues in use lately; forget the others, and those configured no more."""
+        self._used_at = {
+            name: used_at
+            for name, used_at in self._used_at.items()
+            if name in configured and now_s - used_at < self._keep_s
+        }
+        return frozenset(self._used_at)

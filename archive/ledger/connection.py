@@ -22,6 +22,7 @@ Transaction = psycopg.Connection
 
 TASK_CHANNEL = "dicomq_task"
 CANCEL_CHANNEL = "dicomq_cancel"
+QUEUE_CHANNEL = "dicomq_queue"
 
 _CONNECT_TIMEOUT_S = 10
 _KEEPALIVE_IDLE_S = 10

@@ -10,6 +10,7 @@ from workers.queues import (
     ALL_KINDS,
     KIND_BY_QUEUE,
     PoolKind,
+    QueueUse,
     configured_queues,
     consumed_queues,
     kind_of_queue,
@@ -75,8 +76,19 @@ def test_configured_queues_include_those_that_only_exporters_name() -> None:
     assert configured_queues(snapshot) == {"Export", "Export1", *KIND_BY_QUEUE}
 
 
-@given(configured=st.sets(NAMES), waiting=st.sets(NAMES))
-def test_every_queue_is_served_by_exactly_one_kind(configured: set[str], waiting: set[str]) -> None:
-    served = [consumed_queues([kind], configured, waiting) for kind in PoolKind]
-    assert sorted(name for names in served for name in names) == sorted(configured | waiting)
-    assert consumed_queues(ALL_KINDS, configured, waiting) == configured | waiting
+@given(hinted=st.sets(NAMES), recent=st.sets(NAMES))
+def test_every_queue_is_served_by_exactly_one_kind(hinted: set[str], recent: set[str]) -> None:
+    served = [consumed_queues([kind], hinted, recent) for kind in PoolKind]
+    wanted = {*hinted, *recent, *KIND_BY_QUEUE}
+    assert sorted(name for names in served for name in names) == sorted(wanted)
+    assert consumed_queues(ALL_KINDS, hinted, recent) == wanted
+
+
+def test_a_queue_is_recent_for_a_while_after_its_last_use() -> None:
+    use = QueueUse(keep_s=60)
+    use.note(["A", "B"], now_s=0)
+    use.note(["B"], now_s=30)
+    assert use.recent({"A", "B"}, now_s=59) == {"A", "B"}
+    assert use.recent({"A", "B"}, now_s=61) == {"B"}
+    assert use.recent({"A"}, now_s=62) == set()
+    assert use.recent({"A", "B"}, now_s=63) == set()
