@@ -176,6 +176,9 @@ CREATE INDEX task_queue_status ON task (queue_name, status, updated_time, pk);
 -- Small, for counts and for filters that match few tasks or none.
 CREATE INDEX task_destination ON task (remote_aet, status);
 CREATE INDEX task_exporter ON task (exporter_id, status);
+CREATE INDEX task_kind ON task (kind, status);
+-- Pages of one status in order, however few tasks are in it.
+CREATE INDEX task_status_updated ON task (status, updated_time, pk);
 
 CREATE TABLE export_task (
     task_fk       bigint PRIMARY KEY REFERENCES task ON DELETE CASCADE,
