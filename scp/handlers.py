@@ -22,6 +22,7 @@ from scp.commitment import (
 from scp.dimse import StoreAnswer, StoreRequest
 from scp.get import GetService
 from scp.matching import FindStatus
+from scp.mpps import ProcedureStepService
 from scp.negotiation import Rejection, RejectResult, RejectSource
 from scp.query import QueryService, Response, accepted_negotiation, failure, find_request
 from scp.receiving import StoreAssociation
@@ -73,6 +74,8 @@ class Handlers:
             (evt.EVT_C_FIND, self.on_find),
             (evt.EVT_N_ACTION, self._normalized.on_action),
             (evt.EVT_N_EVENT_REPORT, self._normalized.on_event_report),
+            (evt.EVT_N_CREATE, self._normalized.on_create),
+            (evt.EVT_N_SET, self._normalized.on_set),
             (evt.EVT_RELEASED, self.on_ended),
             (evt.EVT_ABORTED, self.on_ended),
         ]
@@ -287,8 +290,9 @@ class GuardedReceiver:
 class GuardedNormalizedServices:
     """Serves DIMSE-N requests and answers for every error."""
 
-    def __init__(self, commitments: CommitmentService) -> None:
+    def __init__(self, commitments: CommitmentService, steps: ProcedureStepService) -> None:
         self._commitments = commitments
+        self._steps = steps
 
     def on_action(self, event: evt.Event) -> tuple[int, None]:
         """Answer the N-ACTION that requests storage commitment (PS3.4 §J.3.2)."""
@@ -305,6 +309,19 @@ class GuardedNormalizedServices:
             self._commitments.report(session.calling_aet, information)
 
         return self._answer(event, enter), None
+
+    def on_create(self, event: evt.Event) -> tuple[int, None]:
+        """Answer the N-CREATE of a performed procedure step (PS3.4 §F.7.2.1)."""
+        uid = str(cast("Any", event.request).AffectedSOPInstanceUID or "")
+        attributes = partial(_decoded, event, "attribute_list")
+        status = self._answer(event, lambda session: self._steps.create(session, uid, attributes))
+        return status, None
+
+    def on_set(self, event: evt.Event) -> tuple[int, None]:
+        """Answer the N-SET of a performed procedure step (PS3.4 §F.7.2.2)."""
+        uid = str(cast("Any", event.request).RequestedSOPInstanceUID or "")
+        changes = partial(_decoded, event, "modification_list")
+        return self._answer(event, lambda session: self._steps.change(session, uid, changes)), None
 
     def _answer(self, event: evt.Event, serve: Callable[[Session], object]) -> int:
         """Serve a request and return the status of its response."""

@@ -26,6 +26,7 @@ from scp.acceptance import Acceptance
 from scp.commitment import CommitmentService
 from scp.get import GetService
 from scp.handlers import GuardedNormalizedServices, GuardedRetrieves, Handlers
+from scp.mpps import ProcedureStepService
 from scp.negotiation import offered_pdu_length
 from scp.query import QueryService
 from scp.receiving import BindingServer, StoreAssociation, StoreRequestHandler
@@ -156,7 +157,9 @@ class ScpServer:
             StoreService(ledger, clock),
             QueryService(ledger, clock, leading_wait_s=settings.leading_wait_s),
             retrieves=GuardedRetrieves(MoveService(ledger, clock), GetService(ledger, clock)),
-            normalized=GuardedNormalizedServices(CommitmentService(ledger)),
+            normalized=GuardedNormalizedServices(
+                CommitmentService(ledger), ProcedureStepService(ledger)
+            ),
         )
         _config.LOG_HANDLER_LEVEL = "none"
         _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False

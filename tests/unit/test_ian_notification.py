@@ -93,7 +93,7 @@ references = st.builds(InstanceReference, uids, uids, uids)
 
 @given(uids, st.lists(references, min_size=1, max_size=20))
 def test_every_built_notification_is_valid(study: str, built: list[InstanceReference]) -> None:
-    assert problems_of(build_notification(study, built, ONLINE)) == ()
+    assert problems_of(build_notification(study, list(map(announced, built)), ONLINE)) == ()
 
 
 def _sop(dataset: Dataset) -> Dataset:
