@@ -110,7 +110,7 @@ class Retrieval:
         directory = self.directory / f"{title}-{port}"
         (directory / "db").mkdir(parents=True)
         known = {"DCM4CHEE": self.system.port, **(destinations or {})}
-        (directory / "qrscp.cfg").write_text(_qrscp_configuration(title, port, directory, known))
+        (directory / "qrscp.cfg").write_text(qrscp_configuration(title, port, directory, known))
         argv = ["dcmqrscp", "-v", "-c", str(directory / "qrscp.cfg"), str(port)]
         process = start_process(argv, log=directory / "qrscp.log")
         wait_until(partial(listens, process.pid, port), what=f"dcmqrscp on {port}")
@@ -199,7 +199,8 @@ class Retrieval:
         )
 
 
-def _qrscp_configuration(title: str, port: int, directory: Path, known: dict[str, int]) -> str:
+def qrscp_configuration(title: str, port: int, directory: Path, known: dict[str, int]) -> str:
+    """Return the configuration of a dcmqrscp with one AE that knows other AEs by port."""
     hosts = "\n".join(f"h{n} = ({aet}, 127.0.0.1, {p})" for n, (aet, p) in enumerate(known.items()))
     return dedent(
         f"""\
