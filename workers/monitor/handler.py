@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -48,7 +49,19 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+class NotFoundError(DicomqError):
+    """Something that a request names does not exist."""
+
+
+class NotAcceptableError(DicomqError):
+    """A client wants an answer in a form that there is not."""
+
+
 _STATUSES: tuple[tuple[type[DicomqError], HTTPStatus], ...] = (
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE),
     (UnknownNameError, HTTPStatus.NOT_FOUND),
     (NoSuchTaskError, HTTPStatus.NOT_FOUND),
     (IllegalTransitionError, HTTPStatus.CONFLICT),
@@ -59,14 +72,8 @@ _STATUSES: tuple[tuple[type[DicomqError], HTTPStatus], ...] = (
 )
 
 
-class NotFoundError(DicomqError):
-    """Something that a request names does not exist."""
-
-
 def status_of(error: DicomqError) -> HTTPStatus:
     """Return the HTTP status that tells an error."""
-    if isinstance(error, NotFoundError):
-        return HTTPStatus.NOT_FOUND
     return next(
         (status for kind, status in _STATUSES if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -119,6 +126,11 @@ class Handler(BaseHandler):
         """Leave it to `prepare`, which runs for every kind of login."""
 
     @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Threads in which it waits."""
+        return self.services.executor
+
+    @property
     def actor(self) -> str:
         """Who asks, for the history."""
         return f"{user_of(self)}@{self.request.remote_ip} (Flower)"
@@ -147,7 +159,7 @@ class Handler(BaseHandler):
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """Do what waits in a thread, and return its result."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.services.executor, work, *arguments)
+        return await loop.run_in_executor(self.executor, work, *arguments)
 
     def body_json(self) -> dict[str, Any]:
         """Return the JSON object of the body.

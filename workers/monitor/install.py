@@ -20,8 +20,9 @@ from archive.ledger.connection import Ledger
 from workers.app import WorkerApp
 from workers.monitor.access import Roles, guarded, is_loopback, is_protected, parse_roles
 from workers.monitor.bulk_jobs import BulkJobs
-from workers.monitor.routes import page_routes, rest_routes
-from workers.monitor.services import THREADS, Services
+from workers.monitor.openapi import rest_routes
+from workers.monitor.routes import page_routes
+from workers.monitor.services import REST_THREADS, THREADS, Services
 from workers.monitor.template_loader import ChainLoader
 
 HERE = Path(__file__).parent
@@ -87,7 +88,7 @@ def _refuse_anonymous() -> None:
 
 def _services(app: WorkerApp) -> Services:
     settings = app.settings()
-    ledger = Ledger(settings.database_url, max_connections=THREADS + 2)
+    ledger = Ledger(settings.database_url, max_connections=2 * THREADS)
     jobs = BulkJobs()
     atexit.register(ledger.close)
     atexit.register(jobs.close)
@@ -97,6 +98,7 @@ def _services(app: WorkerApp) -> Services:
         source=open_source(settings),
         clock=SYSTEM_CLOCK,
         executor=ThreadPoolExecutor(THREADS, "pages"),
+        rest_executor=ThreadPoolExecutor(REST_THREADS, "rest"),
         jobs=jobs,
         roles=_roles(),
         rest_prefix="/" + options.rest_prefix.strip("/"),

@@ -33,9 +33,3 @@ def page_routes() -> list[URLSpec]:
         url(r"/dicom/api/bulk/([0-9]+)", task_actions.BulkFollow),
         url(r"/dicom/api/bulk/([0-9]+)/stop", task_actions.BulkStop),
     ]
-
-
-def rest_routes(prefix: str) -> list[URLSpec]:
-    """Return the REST interface below `prefix`."""
-    del prefix
-    return []

@@ -14,6 +14,7 @@ from workers.operations import Operations
 from workers.ordering import Orders
 
 THREADS = 8
+REST_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,10 @@ class Services:
     Attributes
     ----------
     executor
-        Threads for everything that waits for PostgreSQL, the directory or a peer: the I/O loop
-        never does.
+        Threads for the pages' waiting for PostgreSQL, the directory or a peer: the I/O loop never
+        waits.
+    rest_executor
+        Threads for REST, of which some answer only when a transfer has ended.
     """
 
     settings: Settings
@@ -32,6 +35,7 @@ class Services:
     source: ConfigurationSource
     clock: Clock
     executor: ThreadPoolExecutor
+    rest_executor: ThreadPoolExecutor
     jobs: BulkJobs
     roles: Roles
     rest_prefix: str

@@ -1,0 +1,310 @@
+"""REST that orders work: exports, notifications, commitments and retrieves."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from archive.configuration.descriptors import NetworkAE
+from archive.errors import InvalidValueError
+from archive.ledger import objects, retrievals, studies, tasks
+from archive.ledger.retrievals import NewRetrieve, RetrieveRole
+from archive.model.retrieval import INTERACTIVE_QUEUE
+from archive.model.task import IanDetails, NewTask, Task, TaskKind, TaskStatus
+from workers.monitor.handler import NotFoundError
+from workers.monitor.parameters import flag_of, instant_of, text_of
+from workers.monitor.rest import Call, Endpoint, Parameter, Reply, wait_for_end
+from workers.monitor.rest_tasks import SCHEDULED
+from workers.monitor.study_actions import matching_studies, new_retrieve, retrieve
+from workers.monitor.study_filter import study_filter
+from workers.ordering import CsvColumns, Entity, Only, Order, read_csv
+from workers.route import find_route, remote_ae
+from workers.task_json import task_json
+
+BATCH = Parameter(
+    "batchID", "Name that holds the tasks together", {"type": "string", "maxLength": 64}
+)
+_FLAG = {"type": "string", "enum": ["", "true", "false"]}
+ORDER = (
+    BATCH,
+    SCHEDULED,
+    Parameter("only-ian", "Send the notifications that follow, no objects", _FLAG),
+    Parameter("only-stgcmt", "Request storage commitment, send no objects", _FLAG),
+)
+STUDY_FILTERS = tuple(
+    Parameter(name, "As in QIDO-RS")
+    for name in (
+        *("PatientName", "PatientID", "StudyDate", "ModalitiesInStudy"),
+        *("AccessionNumber", "StudyInstanceUID"),
+    )
+)
+LEVELS = (
+    "/studies/{StudyInstanceUID}",
+    "/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}",
+    "/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}/instances/{SOPInstanceUID}",
+)
+_DICOM = "dicom:"
+
+
+def own_ae(call: Call) -> NetworkAE:
+    """Return the archive's AE that the path names.
+
+    Raises
+    ------
+    NotFoundError
+        When there is none, or it is not installed.
+    """
+    title = call.path["AETitle"]
+    ae = call.services.source.snapshot().device.aes.get(title)
+    if ae is None or not ae.installed:
+        msg = f"No such Application Entity: {title}"
+        raise NotFoundError(msg)
+    return ae
+
+
+def entity_of(call: Call) -> Entity:
+    """Return the study, series or instance that the path names."""
+    path = call.path
+    return Entity(
+        path["StudyInstanceUID"], path.get("SeriesInstanceUID"), path.get("SOPInstanceUID")
+    )
+
+
+def order_of_call(call: Call) -> Order:
+    """Return how a call wants something exported.
+
+    Raises
+    ------
+    InvalidValueError
+        When it wants two things instead of the export.
+    """
+    only = [each for each in Only if flag_of(call.queries, each.value)]
+    if len(only) > 1:
+        msg = "give either only-ian or only-stgcmt"
+        raise InvalidValueError(msg)
+    return Order(
+        exporter_id=call.path["ExporterID"],
+        at=instant_of(call.queries, "scheduledTime", call.services.clock.now()),
+        batch_id=text_of(call.queries, "batchID", 64),
+        only=only[0] if only else None,
+    )
+
+
+def _export_entity(call: Call) -> Reply:
+    ae = own_ae(call)
+    entity = entity_of(call)
+    if call.path["ExporterID"].startswith(_DICOM):
+        return _store_now(call, ae, entity)
+    pks = call.services.orders(call.actor).place(order_of_call(call), [entity])
+    if len(pks) != 1:
+        return Reply(202, {"count": len(pks)})
+    task = call.services.operations(call.actor).show(pks[0]).task
+    return Reply(202, task_json(task))
+
+
+def _store_now(call: Call, ae: NetworkAE, entity: Entity) -> Reply:
+    """Send to any AE at once and answer when it is done, without notification or commitment."""
+    title = call.path["ExporterID"].removeprefix(_DICOM)
+    snapshot = call.services.source.snapshot()
+    find_route(ae, remote_ae(snapshot, title, "the export"))
+    new = new_retrieve(call.services, entity, (ae.title, title, title), (None, None))
+    with call.services.ledger.transaction() as tx:
+        matches = retrievals.count_matches(tx, new.identifier)
+        staged = NewRetrieve(
+            RetrieveRole.SCP,
+            new.identifier,
+            queue_name=INTERACTIVE_QUEUE,
+            device_name=new.device_name,
+            local_aet=ae.title,
+            remote_aet=title,
+            destination_aet=title,
+            remaining=matches,
+        )
+        pk = retrievals.stage(tx, staged, actor=call.actor, reason="export to an AE, at once")
+    return _moved(call, wait_for_end(call, pk))
+
+
+def _moved(call: Call, task: Task) -> Reply:
+    """Return the counts of a retrieve that ended."""
+    with call.services.ledger.statement() as tx:
+        result = retrievals.progress(tx, task.pk).result
+    counts = result.counts
+    body: dict[str, object] = {"completed": counts.completed}
+    body |= {"warning": counts.warning} if counts.warning else {}
+    body |= {"failed": counts.failed} if counts.failed else {}
+    if task.status is not TaskStatus.COMPLETED and task.error_message:
+        body["error"] = task.error_message
+    failed = counts.failed or task.status is TaskStatus.FAILED or task.failures
+    if not failed:
+        return Reply(json=body)
+    return Reply(
+        206 if counts.completed + counts.warning else 502, body, warning=task.error_message
+    )
+
+
+def _matching(level: str, call: Call) -> Reply:
+    own_ae(call)
+    order = order_of_call(call)
+    pks = call.services.orders(call.actor).place(order, entities_of(level, call))
+    return Reply(202, {"count": len(pks)})
+
+
+def entities_of(level: str, call: Call) -> Iterator[Entity]:
+    """Yield what the conditions of a call mean, at the level of studies, series or instances."""
+    ledger = call.services.ledger
+    one = call.path.get("StudyInstanceUID")
+    found: Iterable[str] = [one] if one else matching_studies(ledger, study_filter(call.queries))
+    for study in found:
+        if level == "study":
+            yield Entity(study)
+            continue
+        with ledger.statement() as tx:
+            if level == "series":
+                uids = [each.series_instance_uid for each in studies.series(tx, study)]
+                yield from (Entity(study, uid) for uid in uids)
+                continue
+            references = objects.instance_references(tx, study, call.path.get("SeriesInstanceUID"))
+        for each in references:
+            yield Entity(study, each.series_instance_uid, each.sop_instance_uid)
+
+
+def _csv(call: Call) -> Reply:
+    own_ae(call)
+    content_type = call.headers.get("Content-Type", "")
+    if not content_type.lower().startswith("text/csv"):
+        msg = "the body has to be text/csv"
+        raise InvalidValueError(msg)
+    try:
+        text = call.body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"the body is not UTF-8: {error.reason} at byte {error.start}"
+        raise InvalidValueError(msg) from error
+    delimiter = ";" if "delimiter=semicolon" in content_type.replace(" ", "").lower() else ","
+    content = read_csv(text.splitlines(keepends=True), _columns(call, delimiter))
+    warning = "; ".join(f"line {each.line}: {each.reason}" for each in content.refused[:10])
+    if not content.entities:
+        return Reply(204, warning=warning or "no rows")
+    pks = call.services.orders(call.actor).place(order_of_call(call), content.entities)
+    return Reply(202, {"count": len(pks)}, warning=warning or None)
+
+
+def _columns(call: Call, delimiter: str) -> CsvColumns:
+    columns = [call.path["column"], call.path.get("seriesColumn")]
+    for text in columns:
+        if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 5):  # noqa: PLR2004 - more is a slip
+            msg = f"csv:{text[:20]} is no column: columns of a CSV file count from 1"
+            raise InvalidValueError(msg)
+    series = None if columns[1] is None else int(columns[1])
+    return CsvColumns(int(columns[0] or 0), series, delimiter)
+
+
+def _ian(call: Call) -> Reply:
+    """Notify any AE at once."""
+    return _at_once(call, TaskKind.IAN, "IANSCU")
+
+
+def _commit(call: Call) -> Reply:
+    """Ask any AE for storage commitment at once."""
+    return _at_once(call, TaskKind.STGCMT_SCU, "StgCmtSCU")
+
+
+def _at_once(call: Call, kind: TaskKind, queue: str) -> Reply:
+    ae, entity = own_ae(call), entity_of(call)
+    title = call.path["RemoteAET"]
+    remote_ae(call.services.source.snapshot(), title, f"the {kind}")
+    with call.services.ledger.transaction() as tx:
+        found = objects.instance_references(
+            tx, entity.study_instance_uid, entity.series_instance_uid, entity.sop_instance_uid
+        )
+        if not found:
+            msg = f"the archive holds no instance of study {entity.study_instance_uid}"
+            raise NotFoundError(msg)
+        new = _direct(call, ae, entity, (kind, queue, title))
+        pk = tasks.stage(tx, new, actor=call.actor, reason="ordered by hand, at once")
+    task = wait_for_end(call, pk)
+    if task.status in {TaskStatus.COMPLETED, TaskStatus.WARNING}:
+        return Reply(json={"status": "0000", "instances": len(found)})
+    return Reply(502, {"error": task.error_message or task.status.value, "taskID": task.pk})
+
+
+def _direct(call: Call, ae: NetworkAE, entity: Entity, what: tuple[TaskKind, str, str]) -> NewTask:
+    kind, queue, title = what
+    device = call.services.source.snapshot().device
+    retrieve_aets = ae.retrieve_aets or device.retrieve_aets or (ae.title,)
+    return NewTask(
+        kind=kind,
+        queue_name=queue,
+        device_name=device.name,
+        local_aet=ae.title,
+        remote_aet=title,
+        study_instance_uid=entity.study_instance_uid,
+        series_instance_uid=entity.series_instance_uid,
+        sop_instance_uid=entity.sop_instance_uid,
+        ian=IanDetails(retrieve_aets, "ONLINE") if kind is TaskKind.IAN else None,
+    )
+
+
+def _retrieve(call: Call) -> Reply:
+    ae = own_ae(call)
+    when = (
+        instant_of(call.queries, "scheduledTime", call.services.clock.now()),
+        text_of(call.queries, "batchID", 64),
+    )
+    titles = (ae.title, call.path["ExternalAET"], call.path["DestinationAET"])
+    new = new_retrieve(call.services, entity_of(call), titles, when)
+    task = retrieve(call.services, new, call.actor)
+    if "queue" in call.queries:
+        return Reply(202, task_json(task))
+    return _moved(call, wait_for_end(call, task.pk))
+
+
+def export_endpoints() -> list[Endpoint]:
+    """Return the endpoints that order something."""
+    rs = "/aets/{AETitle}/rs"
+    found = [
+        *_of_entities(rs),
+        *(
+            Endpoint(
+                *("POST", f"{rs}{path}/export/{{ExporterID}}", partial(_matching, level)),
+                *(f"Export each {level} that matches", (*ORDER, *STUDY_FILTERS), (202, 400, 404)),
+            )
+            for path, level in (
+                ("/studies", "study"),
+                ("/series", "series"),
+                ("/instances", "instance"),
+                ("/studies/{StudyInstanceUID}/series", "series"),
+                ("/studies/{StudyInstanceUID}/instances", "instance"),
+                ("/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}/instances", "instance"),
+            )
+        ),
+    ]
+    files = ("/studies/csv:{column}", "/studies/csv:{column}/series/csv:{seriesColumn}")
+    found += [
+        Endpoint(
+            *("POST", f"{rs}{path}/export/{{ExporterID}}", _csv, "Export the rows of a file"),
+            *(ORDER, (202, 204, 400, 404), "text/csv"),
+        )
+        for path in files
+    ]
+    return found
+
+
+def _of_entities(rs: str) -> Iterator[Endpoint]:
+    external = "/aets/{AETitle}/dimse/{ExternalAET}"
+    queue = Parameter("dcmQueueName", "Queue; without it the answer comes when all is done")
+    for level in LEVELS:
+        yield Endpoint(
+            *("POST", f"{rs}{level}/export/{{ExporterID}}", _export_entity),
+            *("Export; at once to dicom:AET", ORDER, (200, 202, 206, 400, 404, 502)),
+        )
+        yield Endpoint(
+            *("POST", f"{rs}{level}/ian/dicom:{{RemoteAET}}", _ian),
+            *("Notify an AE at once", (), (200, 400, 404, 502)),
+        )
+        yield Endpoint(
+            *("POST", f"{rs}{level}/stgcmt/dicom:{{RemoteAET}}", _commit),
+            *("Request storage commitment at once", (), (200, 400, 404, 502)),
+        )
+        yield Endpoint(
+            *("POST", f"{external}{level}/export/dicom:{{DestinationAET}}", _retrieve),
+            *("Retrieve from another archive", (queue, BATCH, SCHEDULED)),
+            (200, 202, 206, 400, 404, 502),
+        )
