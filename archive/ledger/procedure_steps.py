@@ -101,6 +101,6 @@ def wait_for_objects(
 
 def _json(dataset: Dataset) -> dict[str, Any]:
     """Return the DICOM JSON model of a data set without what PostgreSQL cannot hold."""
-    text = json.dumps(dataset.to_json_dict(None, 0, suppress_invalid_tags=True))
+    text = dataset.to_json(suppress_invalid_tags=True)
     record: dict[str, Any] = json.loads(text.replace(_NUL, ""))
     return record
