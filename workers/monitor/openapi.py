@@ -107,6 +107,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
                 {
                     "name": each.name,
                     "in": "query",
+                    "required": each.required,
                     "description": each.description,
                     "schema": dict(each.schema),
                 }

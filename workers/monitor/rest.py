@@ -36,7 +36,10 @@ class Parameter:
 
     name: str
     description: str
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Mapping[str, Any] = field(
+        default_factory=lambda: {"type": "string", "pattern": "^[ -~]*$", "maxLength": 64}
+    )
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from workers.operations import Target
 from workers.task_json import CSV_COLUMNS, batch_json, task_json
 
 _TIME = "DT value or range a-b, a-, -b; also 2h for the last two hours"
+_DAY = {"type": "string", "example": "20261121-20261122"}
 _NUMBER = {"type": "integer", "minimum": 0, "maximum": MOST}
 FILTERS = (
     Parameter("taskID", "Task", {"type": "integer", "minimum": 1, "maximum": 2**31}),
@@ -27,8 +28,8 @@ FILTERS = (
     Parameter("dcmQueueName", "Queue"),
     Parameter("status", "Status", {"type": "string", "enum": [each.value for each in TaskStatus]}),
     Parameter("batchID", "Batch"),
-    Parameter("createdTime", _TIME),
-    Parameter("updatedTime", _TIME),
+    Parameter("createdTime", _TIME, _DAY),
+    Parameter("updatedTime", _TIME, _DAY),
 )
 ORDER = Parameter(
     "orderby",

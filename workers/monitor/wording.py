@@ -96,3 +96,8 @@ def hexadecimal(status: int | None) -> str:
 def listed(counts: Iterable[tuple[str, int]]) -> str:
     """Return counts as a text."""
     return ", ".join(f"{number(count)} {name}" for name, count in counts)
+
+
+def short(text: str, most: int = 200) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -261,9 +261,9 @@
   // --- uploads
 
   async function upload(form) {
-    const file = form.querySelector("input[type=file]").files[0];
-    if (!file) throw new Error("Choose a file first");
-    const body = file.slice(0, Number(form.dataset.most || file.size));
+    const chooser = form.querySelector("input[type=file]");
+    if (chooser && !chooser.files[0]) throw new Error("Choose a file first");
+    const body = chooser ? chooser.files[0].slice(0, Number(form.dataset.most || chooser.files[0].size)) : "";
     const query = new URLSearchParams(new FormData(form));
     query.delete("file");
     const answer = await fetch(`${form.dataset.url}?${query}`, { method: "POST", body, headers: { "X-Xsrftoken": meta("token"), "Content-Type": "application/octet-stream" } });

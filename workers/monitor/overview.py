@@ -1,0 +1,165 @@
+"""The overview: what needs somebody's attention, worst first."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from typing_extensions import override
+
+from archive.configuration.descriptors import Problem
+from archive.errors import ConfigurationError
+from archive.ledger import commitments
+from archive.ledger.commitments import CommitmentGauges
+from archive.model.gates import GateState
+from archive.model.task import TaskStatus
+from archive.model.task_filter import TaskFilter
+from workers.gatekeeping import DestinationView, QueueView
+from workers.monitor import wording
+from workers.monitor.handler import PageHandler
+
+LATE_S = 600.0
+_RANKS = {"bad": 0, "warn": 1, "good": 2, "gone": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something on the overview.
+
+    Attributes
+    ----------
+    tone
+        bad, warn or gone.
+    advice
+        What to do about it.
+    page, query
+        Where it is shown in full.
+    """
+
+    tone: str
+    title: str
+    advice: str
+    page: str
+    query: str = ""
+
+
+class OverviewPage(PageHandler):
+    """What needs attention first."""
+
+    template = "overview.html"
+    tab = "overview"
+
+    @override
+    def load(self, *_names: str) -> dict[str, Any]:
+        """Return counts by status and notices."""
+        services = self.services
+        now = services.clock.now()
+        gatekeeper = services.gatekeeper()
+        counts = services.operations(self.actor).count_by_status(TaskFilter())
+        with services.ledger.statement() as tx:
+            gauges = commitments.gauges(tx, services.settings.device_name)
+        queues, destinations = gatekeeper.queues(), gatekeeper.destinations()
+        notices = [
+            *task_notices(counts),
+            *(notice for view in queues for notice in queue_notices(view, now)),
+            *(notice for view in destinations for notice in destination_notices(view, now)),
+            *commitment_notices(gauges),
+            *problem_notices(self._problems()),
+        ]
+        return {
+            "counts": [(status, counts.get(status, 0)) for status in TaskStatus],
+            "notices": sorted(notices, key=lambda notice: _RANKS[notice.tone]),
+            "queues": [view for view in queues if view.load.waiting + view.load.running],
+        }
+
+    def _problems(self) -> tuple[Problem, ...]:
+        source = self.services.source
+        problems = source.snapshot().problems
+        try:
+            source.directory.fingerprint()
+        except ConfigurationError as error:
+            return (Problem(source.directory.location, "", str(error)), *problems)
+        return problems
+
+
+def task_notices(counts: dict[TaskStatus, int]) -> list[Notice]:
+    """Return what the numbers of tasks mean."""
+    failed = counts.get(TaskStatus.FAILED, 0)
+    warned = counts.get(TaskStatus.WARNING, 0)
+    found = []
+    if failed:
+        advice = "Read the message of one, mend its cause, then reschedule all with this filter"
+        title = f"{wording.number(failed)} tasks failed"
+        found.append(Notice("bad", title, advice, "dicomq-queues", "status=FAILED"))
+    if warned:
+        advice = "Something was not delivered as it should: see the instances of the task"
+        title = f"{wording.number(warned)} tasks ended with a warning"
+        found.append(Notice("warn", title, advice, "dicomq-queues", "status=WARNING"))
+    return found
+
+
+def queue_notices(view: QueueView, now: datetime) -> list[Notice]:
+    """Return what is wrong with a queue."""
+    name, load = view.queue.name, view.load
+    query = wording.query({"queue": (name,)})
+    if view.pause is not None:
+        why = f"by {view.pause.actor}: {view.pause.reason or 'no reason given'}"
+        return [Notice("warn", f"Queue {name} is paused", why, "dicomq-destinations")]
+    late_s = (now - load.oldest_due).total_seconds() if load.oldest_due else 0.0
+    if late_s < LATE_S or view.opens_time is not None:
+        return []
+    title = f"Queue {name}: its oldest task is due since {wording.span(late_s)}"
+    advice = (
+        "Its destinations are slow or paused, or dcmMaxTasksParallel is low"
+        if load.in_flight
+        else f"Nothing of it runs: is a {view.pool} worker up, and the dispatcher?"
+    )
+    return [Notice("warn" if load.in_flight else "bad", title, advice, "dicomq-queues", query)]
+
+
+def destination_notices(view: DestinationView, now: datetime) -> list[Notice]:
+    """Return what is wrong with a destination."""
+    gate = view.gate
+    if gate.state is GateState.OPEN:
+        if view.is_configured or ":" in gate.remote_aet or not view.waiting:
+            return []
+        advice = "Add an AE of this title to the directory, or cancel the tasks"
+        return [
+            Notice("bad", f"{gate.remote_aet} is not configured", advice, "dicomq-destinations")
+        ]
+    since = wording.span((now - gate.since).total_seconds()) if gate.since else ""
+    if gate.pause is not None:
+        why = f"by {gate.pause.actor}: {gate.pause.reason or 'no reason given'}"
+        title = f"{gate.remote_aet} is paused since {since}"
+        return [Notice("warn", title, why, "dicomq-destinations")]
+    title = f"{gate.remote_aet} cannot be reached since {since}; {view.waiting} tasks wait"
+    advice = f"{gate.last_error or ''} It is probed with C-ECHO and goes on by itself"
+    return [Notice("bad", title, advice.strip(), "dicomq-destinations")]
+
+
+def commitment_notices(gauges: CommitmentGauges) -> list[Notice]:
+    """Return what is wrong with storage commitment."""
+    found = []
+    if gauges.given_up:
+        title = f"Storage commitment given up for {wording.number(gauges.given_up)} requests"
+        advice = "The archive asked says it does not have the objects: export the studies again"
+        query = "type=STGCMT_SCU&status=FAILED"
+        found.append(Notice("bad", title, advice, "dicomq-queues", query))
+    if gauges.overdue:
+        title = f"{wording.number(gauges.overdue)} reports of storage commitment are overdue"
+        advice = "They are asked for again by themselves; can the archive reach our port?"
+        found.append(Notice("warn", title, advice, "dicomq-queues", "type=STGCMT_SCU"))
+    return found
+
+
+def problem_notices(problems: tuple[Problem, ...]) -> list[Notice]:
+    """Return what is wrong with the configuration, without what is merely worth knowing."""
+    return [
+        Notice(
+            "bad" if problem.severity == "error" else "warn",
+            f"{problem.dn}: {problem.attribute} {problem.reason}".replace(":  ", ": "),
+            "Correct the entry; running processes see it within seconds",
+            "dicomq-destinations",
+        )
+        for problem in problems
+        if problem.severity != "notice"
+    ]
