@@ -13,6 +13,7 @@ pytest_plugins = (
     "tests.fix_engine",
     "tests.fix_export",
     "tests.fix_commitment",
+    "tests.fix_orthanc",
     "tests.fix_raw_peer",
     "tests.fix_query",
     "tests.fix_leading",

@@ -177,6 +177,7 @@ class System:
             "dispatcher": ([*celery, "dispatcher"], ""),
             "export": ([*worker, "export@%h", "--kind", "export"], " ready."),
             "notify": ([*worker, "notify@%h", "--kind", "notify"], " ready."),
+            "commit": ([*worker, "commit@%h", "--kind", "commit"], " ready."),
             "retrieve": ([*worker, "retrieve@%h", "--kind", "retrieve"], " ready."),
             "query": ([*worker, "query@%h", "--kind", "query"], " ready."),
         }
