@@ -6,6 +6,7 @@ from typing_extensions import override
 
 from archive.configuration.descriptors import Exporter
 from archive.ledger import monitoring
+from archive.ledger.monitoring import Slice
 from workers.breaker import route_to, send_echo
 from workers.monitor.charts import by_destination, chart
 from workers.monitor.handler import JsonHandler, PageHandler
@@ -28,10 +29,9 @@ class DestinationsPage(PageHandler):
         now = services.clock.now()
         span = self.get_query_argument("span", "hour")
         since_s, slice_s = SPANS.get(span, SPANS["hour"])
-        with services.ledger.statement() as tx:
-            slices = monitoring.throughput(
-                tx, services.settings.device_name, since_s=since_s, slice_s=slice_s
-            )
+        slices = services.recent.get(
+            f"throughput {since_s}", since_s / 360, lambda: self._ended(since_s, slice_s)
+        )
         found = by_destination(slices)
         gatekeeper, snapshot = services.gatekeeper(), services.source.snapshot()
         charts = {
@@ -50,6 +50,11 @@ class DestinationsPage(PageHandler):
             "fingerprint": snapshot.fingerprint,
             "location": services.source.directory.location,
         }
+
+    def _ended(self, since_s: float, slice_s: float) -> list[Slice]:
+        name = self.services.settings.device_name
+        with self.services.ledger.statement() as tx:
+            return monitoring.throughput(tx, name, since_s=since_s, slice_s=slice_s)
 
     def _windows(self, exporter: Exporter) -> list[Any]:
         if exporter.schedule.is_always:

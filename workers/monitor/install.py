@@ -21,6 +21,7 @@ from workers.app import WorkerApp
 from workers.monitor.access import Roles, guarded, is_loopback, is_protected, parse_roles
 from workers.monitor.bulk_jobs import BulkJobs
 from workers.monitor.openapi import rest_routes
+from workers.monitor.recent import Recent
 from workers.monitor.routes import page_routes
 from workers.monitor.services import REST_THREADS, THREADS, Services
 from workers.monitor.template_loader import ChainLoader
@@ -100,6 +101,7 @@ def _services(app: WorkerApp) -> Services:
         executor=ThreadPoolExecutor(THREADS, "pages"),
         rest_executor=ThreadPoolExecutor(REST_THREADS, "rest"),
         jobs=jobs,
+        recent=Recent(SYSTEM_CLOCK),
         roles=_roles(),
         rest_prefix="/" + options.rest_prefix.strip("/"),
     )

@@ -18,6 +18,7 @@ from workers.monitor import wording
 from workers.monitor.handler import PageHandler
 
 LATE_S = 600.0
+COUNTS_AGE_S = 4.0
 _RANKS = {"bad": 0, "warn": 1, "good": 2, "gone": 3}
 
 
@@ -54,7 +55,7 @@ class OverviewPage(PageHandler):
         services = self.services
         now = services.clock.now()
         gatekeeper = services.gatekeeper()
-        counts = services.operations(self.actor).count_by_status(TaskFilter())
+        counts = services.recent.get("counts", COUNTS_AGE_S, self._count)
         with services.ledger.statement() as tx:
             gauges = commitments.gauges(tx, services.settings.device_name)
         queues, destinations = gatekeeper.queues(), gatekeeper.destinations()
@@ -70,6 +71,9 @@ class OverviewPage(PageHandler):
             "notices": sorted(notices, key=lambda notice: _RANKS[notice.tone]),
             "queues": [view for view in queues if view.load.waiting + view.load.running],
         }
+
+    def _count(self) -> dict[TaskStatus, int]:
+        return self.services.operations(self.actor).count_by_status(TaskFilter())
 
     def _problems(self) -> tuple[Problem, ...]:
         source = self.services.source
@@ -111,7 +115,7 @@ def queue_notices(view: QueueView, now: datetime) -> list[Notice]:
     advice = (
         "Its destinations are slow or paused, or dcmMaxTasksParallel is low"
         if load.in_flight
-        else f"Nothing of it runs: is a {view.pool} worker up, and the dispatcher?"
+        else f"Nothing of it runs: is a worker of kind {view.pool} up, and the dispatcher?"
     )
     return [Notice("warn" if load.in_flight else "bad", title, advice, "dicomq-queues", query)]
 

@@ -10,6 +10,7 @@ from archive.ledger.connection import Ledger
 from workers.gatekeeping import Gatekeeper
 from workers.monitor.access import Roles
 from workers.monitor.bulk_jobs import BulkJobs
+from workers.monitor.recent import Recent
 from workers.operations import Operations
 from workers.ordering import Orders
 
@@ -37,6 +38,7 @@ class Services:
     executor: ThreadPoolExecutor
     rest_executor: ThreadPoolExecutor
     jobs: BulkJobs
+    recent: Recent
     roles: Roles
     rest_prefix: str
 
