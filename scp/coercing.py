@@ -43,7 +43,6 @@ _UNREADABLE: Final = (
     RecursionError,
     DatasetError,
 )
-_NEGATIVE_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -145,9 +144,7 @@ class ReceptionCoercer:
     def _known(self, step: Step, study: str, receiver: Receiver) -> LeadingAnswer:
         """Return the answer that is known; one that failed or is not known is pending."""
         device = receiver.device
-        freshness = Freshness(
-            device.leading_c_find_scp_query_cache_stale_timeout_s or None, _NEGATIVE_S
-        )
+        freshness = Freshness.of(device.leading_c_find_scp_query_cache_stale_timeout_s)
         with self._ledger.statement() as tx:
             found = leading.answer(tx, step.argument, study, freshness)
         if found is None or found.kind is AnswerKind.FAILED:

@@ -42,6 +42,7 @@ from archive.model.retrieval_plan import MatchedInstance
 from archive.model.status import Service, StatusClass, classify
 from archive.storage.base import Storages
 from archive.telemetry import log_event
+from scp.coercing_sent import SentCoercer
 from scp.receiving import StoreAssociation
 from scp.retrieve import (
     RETRIEVE_ENDED,
@@ -90,9 +91,10 @@ class _Tally:
 class GetService:
     """Serves C-GET requests; one for all associations of a process."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, *, leading_wait_s: float = 30.0) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._leading_wait_s = leading_wait_s
 
     def get(self, exchange: RetrieveExchange, request: RetrieveRequest) -> None:
         """Serve a request with exactly one final response."""
@@ -120,7 +122,13 @@ class GetService:
     def _send_all(self, exchange: RetrieveExchange, matches: Sequence[MatchedInstance]) -> None:
         session: Session = exchange.session
         tally = _Tally(len(matches))
-        sender = _Sender(exchange.assoc, session.storages, _response_limit_s(session), self._clock)
+        sender = _Sender(
+            exchange.assoc,
+            session.storages,
+            _response_limit_s(session),
+            clock=self._clock,
+            coercer=SentCoercer(self._ledger, self._clock, session, self._leading_wait_s),
+        )
         try:
             for match in matches:
                 if exchange.is_canceled:
@@ -188,9 +196,16 @@ class _Sender:
     """C-STORE requests over the association that asked for them (PS3.7 §9.1.1)."""
 
     def __init__(
-        self, assoc: StoreAssociation, storages: Storages, response_s: float, clock: Clock
+        self,
+        assoc: StoreAssociation,
+        storages: Storages,
+        response_s: float,
+        *,
+        clock: Clock,
+        coercer: SentCoercer,
     ) -> None:
         self._assoc = assoc
+        self._coercer = coercer
         self._storages = storages
         self._response_s = response_s
         self._clock = clock
@@ -206,6 +221,8 @@ class _Sender:
 
         Raises
         ------
+        CoercionFailedError
+            When a coercion rule fails that must not.
         NoAcceptedContextError
             When no context fits the object as stored, or as it can be encoded anew.
         ObjectUnreadableError, ConfigurationError
@@ -220,7 +237,8 @@ class _Sender:
         request.AffectedSOPClassUID = instance.sop_class_uid
         request.AffectedSOPInstanceUID = instance.sop_instance_uid
         request.Priority = 0
-        request.DataSet = BytesIO(self._encoded(file, syntax))
+        encoded = self._coercer.applied(self._encoded(file, syntax), instance, syntax)
+        request.DataSet = BytesIO(encoded)
         self._assoc.dimse.send_msg(request, context.context_id or 0)
         return self._response(instance)
 

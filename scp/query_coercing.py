@@ -35,7 +35,6 @@ Found = tuple[str, Dataset]
 
 _GROUP: Final = 50
 _LOOK_S: Final = 2.0
-_NEGATIVE_S: Final = 60.0
 _CHARACTER_SET: Final = 0x00080005
 _UTF_8: Final = "ISO_IR 192"
 
@@ -67,8 +66,9 @@ class AnswerCoercer:
         self._deadline = clock.monotonic() + wait_s
         rules = (*ae.coercion_rules, *snapshot.device.coercion_rules)
         self._rules = tuple(rule for rule in rules if rule.occasion is Occasion.ANSWERED)
-        stale_s = snapshot.device.leading_c_find_scp_query_cache_stale_timeout_s
-        self._freshness = Freshness(stale_s or None, _NEGATIVE_S)
+        self._freshness = Freshness.of(
+            snapshot.device.leading_c_find_scp_query_cache_stale_timeout_s
+        )
 
     def applied(self, found: Iterable[Found]) -> Iterator[Dataset]:
         """Yield the identifiers as they have to be answered.
@@ -143,7 +143,11 @@ def _coerced(
         identifier.pop(BaseTag(tag), None)
     changed = [identifier[tag] for tag in result.changed & asked if tag in identifier]
     if any(not str(element.value).isascii() for element in changed):
+        for element in changed:  # they are Unicode already, decoding would spoil them
+            del identifier[element.tag]
         identifier.decode()
+        for element in changed:
+            identifier[element.tag] = element
         identifier[_CHARACTER_SET] = DataElement(_CHARACTER_SET, "CS", _UTF_8)
     return identifier
 

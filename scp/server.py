@@ -156,7 +156,10 @@ class ScpServer:
             self.acceptance,
             StoreService(ledger, clock),
             QueryService(ledger, clock, leading_wait_s=settings.leading_wait_s),
-            retrieves=GuardedRetrieves(MoveService(ledger, clock), GetService(ledger, clock)),
+            retrieves=GuardedRetrieves(
+                MoveService(ledger, clock),
+                GetService(ledger, clock, leading_wait_s=settings.leading_wait_s),
+            ),
             normalized=GuardedNormalizedServices(
                 CommitmentService(ledger), ProcedureStepService(ledger)
             ),

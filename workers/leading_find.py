@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from archive.configuration.descriptors import ArchiveDevice
     from workers.processor import TaskContext
 
-NEGATIVE_S = 60.0
 _CHARACTER_SET = 0x00080005
 _STUDY_INSTANCE_UID = 0x0020000D
 _LEVEL = 0x00080052
@@ -66,9 +65,10 @@ class LeadingFindProcessor:
 
 def freshness(device: "ArchiveDevice") -> Freshness:
     """Return how long answers of leading archives hold."""
-    size = device.leading_c_find_scp_query_cache_size
-    stale_s = device.leading_c_find_scp_query_cache_stale_timeout_s
-    return Freshness(stale_s or None, NEGATIVE_S, max(0, size))
+    return Freshness.of(
+        device.leading_c_find_scp_query_cache_stale_timeout_s,
+        device.leading_c_find_scp_query_cache_size,
+    )
 
 
 def _keep(task: Task, found: LeadingAnswer, context: "TaskContext") -> None:

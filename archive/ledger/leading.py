@@ -15,7 +15,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from pydicom.dataset import Dataset
 
-from archive.ledger.connection import Listener, Transaction
+from archive.ledger.connection import Transaction
 from archive.ledger.queries import load_queries
 from archive.model.coercion import AnswerKind, LeadingAnswer
 from archive.model.entities import StoredFile
@@ -51,6 +51,11 @@ class Freshness:
     stale_s: float | None = None
     negative_s: float = 60.0
     size: int = 10
+
+    @classmethod
+    def of(cls, stale_s: float | None, size: int = 10) -> "Freshness":
+        """Return it for what the directory says; a stale time-out of 0 means never."""
+        return cls(stale_s or None, size=max(0, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +136,6 @@ def record(
         tx.execute(load_queries("leading")["evict"], {"size": freshness.size})
     if freshness.stale_s:
         tx.execute(load_queries("leading")["expire"], {"stale_s": freshness.stale_s})
-
-
-def wait(listener: Listener, study: LeadingStudy, timeout_s: float) -> bool:
-    """Wait for news of a study at a leading archive; False when something else was heard."""
-    wanted = f"{study.leading_aet} {study.study_instance_uid}"
-    return any(payload == wanted for _, payload in listener.wait(timeout_s))
 
 
 def mark_pending(tx: Transaction, study: LeadingStudy, sop: str, policy: str) -> None:

@@ -109,11 +109,20 @@ class EncodedHeader:
         try:
             return self._spliced(dataset, wanted)
         except UnicodeError:
-            text = {int(element.tag) for element in dataset if _has_text(element)}
-            dataset.decode()
-            dataset[_CHARACTER_SET] = DataElement(_CHARACTER_SET, "CS", _UTF_8)
-            _drop_nested_character_sets(dataset)
-            return self._spliced(dataset, wanted | text | {_CHARACTER_SET})
+            return self._in_utf_8(dataset, wanted)
+
+    def _in_utf_8(self, dataset: Dataset, changed: set[int]) -> bytes:
+        """Return the header with all of its text in UTF-8."""
+        decoded = self.dataset()
+        decoded.decode()
+        for tag in changed:
+            decoded.pop(BaseTag(tag), None)
+            if tag in dataset:
+                decoded[BaseTag(tag)] = dataset[tag]
+        text = {int(element.tag) for element in decoded if _has_text(element)}
+        decoded[_CHARACTER_SET] = DataElement(_CHARACTER_SET, "CS", _UTF_8)
+        _drop_nested_character_sets(decoded)
+        return self._spliced(decoded, changed | text | {_CHARACTER_SET})
 
     def _spliced(self, dataset: Dataset, changed: set[int]) -> bytes:
         encodings = _encodings_of(dataset)

@@ -120,3 +120,20 @@ def test_another_archive_answers_too(
     leading_archive.stop()
     answer = Querier(idle_system.port).find(STUDY_ROOT, "STUDY", StudyInstanceUID="")
     assert answer.status == 0xC000
+
+
+def test_a_c_get_returns_coerced_objects(idle_system: System, dcmtk: Dcmtk, tmp_path: Path) -> None:
+    (study,) = generate_studies(tmp_path / "objects", studies=1)
+    merge = rule("Sent", "dcmURI: merge-attrs:", "dcmMergeAttribute: PatientName=Sent", role="SCP")
+    idle_system.configure(merge)
+    _start(idle_system, "scp-0")
+    idle_system.store_all(study.files)
+    target = tmp_path / "got"
+    target.mkdir()
+    keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study.study_instance_uid}"]
+    argv = ["getscu", "-v", "-S", "-aec", "DCM4CHEE", "-od", str(target), *keys]
+    done = dcmtk.run(*argv, "127.0.0.1", str(idle_system.port))
+    assert done.returncode == 0, done.stdout
+    (got,) = (dcmread(path) for path in target.iterdir())
+    assert str(got.PatientName) == "Sent"
+    assert got.PixelData == dcmread(next(iter(study.files.values()))).PixelData
