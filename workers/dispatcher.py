@@ -40,6 +40,8 @@ class DispatcherConfig:
         Device whose tasks are dispatched.
     poll_s
         Longest pause between two passes.
+    gather_s
+        Shortest pause between two passes, so that under load one pass hands many tasks over.
     recall_after_s
         How long a hint may stay unclaimed before its existence is checked.
     recall_every_s
@@ -54,6 +56,7 @@ class DispatcherConfig:
 
     device_name: str
     poll_s: float = 5.0
+    gather_s: float = 0.01
     recall_after_s: float = 2.0
     recall_every_s: float = 1.0
     back_off_s: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0)
@@ -191,6 +194,7 @@ class Dispatcher:
         self._broker.ping()
         next_recall = self._clock.monotonic()
         while not stop.is_set():
+            next_pass = self._clock.monotonic() + self._config.gather_s
             done = self.run_once()
             if self._clock.monotonic() >= next_recall:
                 self.recall()
@@ -201,6 +205,7 @@ class Dispatcher:
             pause_s = self._config.poll_s if done.idle_s is None else done.idle_s
             recall_in_s = max(0.0, next_recall - self._clock.monotonic())
             self._wait(listener, min(pause_s, self._config.poll_s, recall_in_s), stop)
+            stop.wait(max(0.0, next_pass - self._clock.monotonic()))
 
     def _wait(self, listener: Listener, pause_s: float, stop: threading.Event) -> None:
         until = self._clock.monotonic() + pause_s

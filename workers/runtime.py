@@ -12,6 +12,9 @@ from workers.leases import LeaseConfig, LeaseKeeper
 from workers.processor import Processor
 from workers.runner import Runner, RunnerServices
 
+MAX_CONNECTIONS = 16
+"""As many threads as that claim or finish at the same time, and share a flush of the WAL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -39,7 +42,7 @@ def open_runtime(
     worker
         Name under which the process claims tasks, unique among the running ones.
     """
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger(settings.database_url, max_connections=MAX_CONNECTIONS)
     source = open_source(settings)
     config = LeaseConfig(lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
     keeper = LeaseKeeper(ledger, config, SYSTEM_CLOCK)

@@ -76,7 +76,10 @@ GROUP BY queue_name;
 
 -- lock_queue --
 -- One dispatcher at a time fills a queue, else two of them could exceed its limit.
-SELECT pg_try_advisory_xact_lock(hashtextextended(%(device_name)s || ' ' || %(queue_name)s, 0));
+-- Its marks need not reach the disk before their hints are published: the claim that builds on a mark takes it there,
+-- and a mark that a crash undoes is made again with the same attempt, of which only one hint can be claimed.
+SELECT pg_try_advisory_xact_lock(hashtextextended(%(device_name)s || ' ' || %(queue_name)s, 0)),
+       set_config('synchronous_commit', 'off', true);
 
 -- dispatch --
 -- Hand over due tasks of a queue to open destinations, as many as its limit leaves room for.
