@@ -96,7 +96,7 @@
     ok.textContent = label;
     ok.hidden = !label;
     ok.disabled = false;
-    closer.textContent = label ? "Cancel" : "Close";
+    closer.textContent = label ? "Back" : "Close";
     onOk = action;
     if (!dialog.open) dialog.showModal();
   }
@@ -269,7 +269,9 @@
     const answer = await fetch(`${form.dataset.url}?${query}`, { method: "POST", body, headers: { "X-Xsrftoken": meta("token"), "Content-Type": "application/octet-stream" } });
     const text = await answer.text();
     if (!answer.ok) { let message = text; try { message = JSON.parse(text).errorMessage; } catch { /* as it is */ } throw new Error(message); }
-    byId(form.dataset.result).innerHTML = text;
+    const result = byId(form.dataset.result);
+    result.innerHTML = text;
+    result.scrollIntoView({ block: "nearest" });
   }
 
   // --- one listener for all buttons
