@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from archive.configuration.attributes_coercion import NOT_PERFORMED
+from archive.configuration.descriptors import ArchiveDevice, NetworkAE
 from archive.configuration.entries import Entry
 from archive.configuration.findings import Findings
 from archive.configuration.tree import Tree
@@ -124,3 +125,31 @@ def _leading_sets(
         wanted = fields.get("set_type", "").upper() == "LEADING_CFIND_SCP"
         if reading.usable and wanted and fields.get("installed", True):
             yield fields["set_id"], fields["tags"]
+
+
+def check_coercions(
+    device: ArchiveDevice, remote_aes: dict[str, NetworkAE], findings: Findings
+) -> None:
+    """Report leading archives that nobody can ask, and answers that are kept for ever."""
+    rules = [
+        *device.coercion_rules,
+        *(rule for ae in device.aes.values() for rule in ae.coercion_rules),
+    ]
+    leading = [
+        (rule, step) for rule in rules for step in rule.steps if step.scheme is Scheme.LEADING
+    ]
+    for rule, step in leading:
+        if step.argument not in remote_aes:
+            attribute = "dcmLeadingCFindSCP" if rule.is_legacy else "dcmURI"
+            reason = (
+                f"there is no AE {step.argument} in the directory; it cannot be asked until there "
+                "is one, and what waits for it goes on as dcmCoercionOnFailure says"
+            )
+            findings.report(rule.dn, attribute, reason, "warning")
+    unbounded = device.leading_c_find_scp_query_cache_size == 0
+    if leading and unbounded and not device.leading_c_find_scp_query_cache_stale_timeout_s:
+        reason = (
+            "0 keeps any number of answers, and dcmLeadingCFindSCPQueryCacheStaleTimeout does not "
+            "say for how long; PT5M holds, set it"
+        )
+        findings.report(device.dn, "dcmLeadingCFindSCPQueryCacheSize", reason, "warning")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from archive.configuration.attributes import TABLES
-from archive.configuration.coercions import read_coercions, read_leading_sets
+from archive.configuration.coercions import check_coercions, read_coercions, read_leading_sets
 from archive.configuration.decode import Variables
 from archive.configuration.descriptors import (
     ArchiveDevice,
@@ -61,6 +61,7 @@ def build_snapshot(
     device = _archive_device(tree, own, device_exporters[own.name], findings)
     remote_aes = _all_aes(own, devices, findings)
     check_references(device, remote_aes, device_exporters, findings=findings)
+    check_coercions(device, remote_aes, findings)
     problems = tuple(dict.fromkeys(findings.problems))
     return Snapshot(device, remote_aes, problems, fingerprint, device_exporters)
 

@@ -21,6 +21,7 @@ from archive.model.coercion import AnswerKind, LeadingAnswer
 from archive.model.entities import StoredFile
 
 LEADING_CHANNEL = "dicomq_leading"
+_UNBOUNDED_STALE_S = 300.0
 LEADING_QUEUE = "LeadingCFind"
 
 
@@ -54,8 +55,12 @@ class Freshness:
 
     @classmethod
     def of(cls, stale_s: float | None, size: int = 10) -> "Freshness":
-        """Return it for what the directory says; a stale time-out of 0 means never."""
-        return cls(stale_s or None, size=max(0, size))
+        """Return it for what the directory says; a stale time-out of 0 means never.
+
+        An unbounded number of answers (0) is not kept for ever: five minutes, if nothing is said.
+        """
+        unbounded = size <= 0
+        return cls(stale_s or (_UNBOUNDED_STALE_S if unbounded else None), size=max(0, size))
 
 
 @dataclass(frozen=True, slots=True)
