@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from pydicom.dataset import Dataset
-
 from archive import telemetry
 from archive.configuration.descriptors import Connection, Snapshot
 from archive.errors import DatasetError, InvalidValueError
@@ -21,6 +19,7 @@ from archive.ledger.commitments import RecordedReport
 from archive.ledger.connection import Ledger
 from archive.model.commitment import (
     REQUEST_COMMITMENT,
+    Readable,
     Report,
     SopReference,
     read_report,
@@ -66,7 +65,7 @@ class ActionRequest:
     """
 
     action_type: int | None
-    information: Callable[[], Dataset]
+    information: Callable[[], Readable]
 
 
 class CommitmentService:
@@ -105,7 +104,7 @@ class CommitmentService:
             task=task_pk,
         )
 
-    def report(self, sender: str, information: Callable[[], Dataset]) -> RecordedReport | None:
+    def report(self, sender: str, information: Callable[[], Readable]) -> RecordedReport | None:
         """Enter a report of another archive into the request that it answers.
 
         Returns

@@ -11,6 +11,8 @@ from pynetdicom import evt
 
 from archive import telemetry
 from archive.errors import DicomqError, InvalidValueError
+from archive.model.commitment import Readable
+from archive.model.commitment_encoding import UnusualEncodingError, decode_elements
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance, association_request
 from scp.commitment import (
@@ -296,14 +298,17 @@ class GuardedNormalizedServices:
 
     def on_action(self, event: evt.Event) -> tuple[int, None]:
         """Answer the N-ACTION that requests storage commitment (PS3.4 §J.3.2)."""
-        request = ActionRequest(event.action_type, partial(_decoded, event, "action_information"))
+        request = ActionRequest(
+            event.action_type,
+            partial(_information, event, "ActionInformation", "action_information"),
+        )
         return self._answer(
             event, lambda session: self._commitments.request(session, request)
         ), None
 
     def on_event_report(self, event: evt.Event) -> tuple[int, None]:
         """Answer the N-EVENT-REPORT of a storage commitment SCP (PS3.4 §J.3.3)."""
-        information = partial(_decoded, event, "event_information")
+        information = partial(_information, event, "EventInformation", "event_information")
 
         def enter(session: Session) -> None:
             self._commitments.report(session.calling_aet, information)
@@ -337,6 +342,21 @@ class GuardedNormalizedServices:
         except Exception:  # noqa: BLE001 - every error has to be answered
             _log.exception("defect while a DIMSE-N request was being answered")
         return NormalizedStatus.PROCESSING_FAILURE
+
+
+def _information(event: evt.Event, parameter: str, name: str) -> Readable:
+    """Return the data set of a commitment message, quickly if it is encoded as usual.
+
+    Raises
+    ------
+    InvalidValueError
+        When it cannot be decoded.
+    """
+    encoded = getattr(event.request, parameter)
+    try:
+        return decode_elements(encoded.getvalue(), str(event.context.transfer_syntax))
+    except (UnusualEncodingError, AttributeError):
+        return _decoded(event, name)
 
 
 def _decoded(event: evt.Event, name: str) -> Dataset:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydicom.dataset import Dataset
+
 from archive.configuration.descriptors import VerificationPolicy
 from archive.errors import ConfigurationError, ObjectUnreadableError, PeerError
 from archive.ledger import commitments
@@ -23,6 +25,7 @@ from archive.model.commitment import (
     SopReference,
     report_dataset,
 )
+from archive.model.commitment_encoding import can_encode, encoded_report
 from archive.model.entities import StoredFile
 from archive.model.status import Service, classify
 from archive.model.task import Failure, Outcome, Task, TaskStatus
@@ -210,7 +213,7 @@ def _send(report: Report, route: Route, local: "NetworkAE", context: "TaskContex
             STORAGE_COMMITMENT_PUSH_MODEL,
             WELL_KNOWN_INSTANCE,
             report.event_type,
-            dataset=report_dataset(report),
+            dataset=_information(report, association),
         )
     checkpoint(events.CHECKPOINT_COMMITMENT_ANSWERED)
     status = classify(Service.N_EVENT_REPORT, response.status)
@@ -221,6 +224,12 @@ def _send(report: Report, route: Route, local: "NetworkAE", context: "TaskContex
     if report.failures:
         return Outcome(TaskStatus.WARNING, f"{subject}: {counts}", Failure.PERMANENT)
     return Outcome(TaskStatus.COMPLETED, f"{subject}: {counts}")
+
+
+def _information(report: Report, association: Association) -> Dataset:
+    """Return the Event Information in the transfer syntax that the peer accepted."""
+    syntax = association.accepted[0].transfer_syntax_uid
+    return encoded_report(report, syntax) if can_encode(syntax) else report_dataset(report)
 
 
 def _syntaxes(local: "NetworkAE") -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from archive.model.commitment import (
     read_report,
     request_dataset,
 )
+from archive.model.commitment_encoding import can_encode, encoded_request
 from archive.model.identifiers import new_uid
 from archive.model.status import DimseStatus, Service, classify
 from archive.model.task import CommitmentDetails, Failure, Outcome, Task, TaskStatus
@@ -174,7 +175,7 @@ def _request(
             STORAGE_COMMITMENT_PUSH_MODEL,
             WELL_KNOWN_INSTANCE,
             REQUEST_COMMITMENT,
-            dataset=request_dataset(transaction_uid, references),
+            dataset=_information(transaction_uid, references, association),
         )
         status = classify(Service.N_ACTION, response.status)
         checkpoint(events.CHECKPOINT_COMMITMENT_ANSWERED)
@@ -186,6 +187,16 @@ def _request(
         if status.is_accepted:
             reports.linger(plan.policy.linger_s, association)
     return None if status.is_accepted else (status, response.comment)
+
+
+def _information(
+    transaction_uid: str, references: Sequence[SopReference], association: Association
+) -> Dataset:
+    """Return the Action Information in the transfer syntax that the peer accepted."""
+    syntax = association.accepted[0].transfer_syntax_uid
+    if can_encode(syntax):
+        return encoded_request(transaction_uid, references, syntax)
+    return request_dataset(transaction_uid, references)
 
 
 class _Reports:

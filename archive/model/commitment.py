@@ -8,6 +8,7 @@ deadline of a request is over goes up a ladder: asked again, sent again, given u
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 
@@ -252,7 +253,15 @@ def _item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     return item
 
 
-def read_request(dataset: Dataset) -> tuple[str, tuple[SopReference, ...]]:
+class Readable(Protocol):
+    """A data set, or what can be asked like one."""
+
+    def get(self, name: str, default: Any, /) -> Any:  # noqa: ANN401 - as Dataset.get
+        """Return the value of an element by its keyword."""
+        ...
+
+
+def read_request(dataset: Readable) -> tuple[str, tuple[SopReference, ...]]:
     """Return Transaction UID and references of an Action Information.
 
     Raises
@@ -277,23 +286,29 @@ def read_request(dataset: Dataset) -> tuple[str, tuple[SopReference, ...]]:
 
 
 def report_dataset(report: Report) -> Dataset:
-    """Return the Event Information of a report; both sequences together name every reference.
-
-    Retrieve AE Title stands once for all when it is the same for all committed instances.
-    """
-    dataset = Dataset()
-    dataset.TransactionUID = report.transaction_uid
+    """Return the Event Information of a report; both sequences together name every reference."""
+    dataset, common = event_head(report)
     committed = [each for each in report.instances if each.failure_reason is None]
-    titles = {each.retrieve_aet for each in committed}
-    common = next(iter(titles)) if len(titles) == 1 else None
-    if common:
-        dataset.RetrieveAETitle = common
     if committed:
         dataset.ReferencedSOPSequence = [_committed_item(each, common) for each in committed]
     failed = [_failed_item(each) for each in report.instances if each.failure_reason is not None]
     if failed:
         dataset.FailedSOPSequence = failed
     return dataset
+
+
+def event_head(report: Report) -> tuple[Dataset, str | None]:
+    """Return an Event Information without its sequences, and the title that stands in it.
+
+    Retrieve AE Title stands once for all when it is the same for all committed instances.
+    """
+    dataset = Dataset()
+    dataset.TransactionUID = report.transaction_uid
+    titles = {each.retrieve_aet for each in report.instances if each.failure_reason is None}
+    common = next(iter(titles)) if len(titles) == 1 else None
+    if common:
+        dataset.RetrieveAETitle = common
+    return dataset, common
 
 
 def _committed_item(instance: ReportedInstance, common: str | None) -> Dataset:
@@ -309,7 +324,7 @@ def _failed_item(instance: ReportedInstance) -> Dataset:
     return item
 
 
-def read_report(dataset: Dataset) -> Report:
+def read_report(dataset: Readable) -> Report:
     """Return what an Event Information says; lenient, because every report has to be used.
 
     An instance that both sequences name counts as failed. A failure without a reason counts as
@@ -335,12 +350,12 @@ def read_report(dataset: Dataset) -> Report:
     return Report(transaction_uid, tuple(instances.values()))
 
 
-def _names(item: Dataset) -> tuple[str, str]:
+def _names(item: Readable) -> tuple[str, str]:
     sop_class = str(item.get("ReferencedSOPClassUID", "") or "")
     return sop_class, str(item.get("ReferencedSOPInstanceUID", "") or "").rstrip("\0 ")
 
 
-def _title(dataset: Dataset) -> str | None:
+def _title(dataset: Readable) -> str | None:
     """Return the first Retrieve AE Title, None when there is none that can be used."""
     value = dataset.get("RetrieveAETitle", None)
     first = value if isinstance(value, str) or not value else value[0]
