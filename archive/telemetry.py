@@ -6,11 +6,15 @@ as `message`. `checkpoint` marks the places at which fault tests stop or kill a 
 `configure_checkpoint` was called at start it does nothing.
 """
 
+import json
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -55,6 +59,11 @@ class TelemetrySettings(Protocol):
         """Name of the lowest level that is logged."""
         ...
 
+    @property
+    def log_format(self) -> str:
+        """`text` or `json`."""
+        ...
+
 
 class EventFormatter(logging.Formatter):
     """One line per event: UTC time, level, event name, then `key=value` pairs."""
@@ -73,6 +82,38 @@ class EventFormatter(logging.Formatter):
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line, with the fields of the event beside `time`, `level`, `event`."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for `record`; records of other libraries are a `message`."""
+        fields: dict[str, object] | None = getattr(record, "fields", None)
+        instant = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {"time": instant, "level": record.levelname}
+        if fields is None:
+            line |= {"logger": record.name, "message": record.getMessage(), **_bound.get()}
+        else:
+            present = {key: value for key, value in fields.items() if value is not None}
+            line |= {"event": record.getMessage(), **present}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+_bound: ContextVar[dict[str, object]] = ContextVar("fields of every event", default={})  # noqa: B039 - never changed in place
+
+
+@contextmanager
+def bound(**fields: object) -> Iterator[None]:
+    """Add `fields`, such as task and attempt, to every event of this thread in the block."""
+    token = _bound.set({**_bound.get(), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
 
 
 def _shown(value: object) -> str:
@@ -102,13 +143,15 @@ def log_event(
         Add the traceback of the exception being handled.
     """
     if logger.isEnabledFor(level):
-        logger.log(level, event, exc_info=exc_info, extra={"event": event, "fields": fields})
+        extra = {"event": event, "fields": {**_bound.get(), **fields}}
+        logger.log(level, event, exc_info=exc_info, extra=extra)
 
 
 def configure_logging(settings: TelemetrySettings) -> None:
     """Send events and the warnings of libraries to standard error, one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(EventFormatter())
+    as_json = settings.log_format == "json"
+    handler.setFormatter(JsonFormatter() if as_json else EventFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for library in ("pynetdicom", "pydicom", "ldap3", "psycopg"):
         logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -25,6 +25,7 @@ from archive.model.task import WaitingQueue
 from archive.telemetry import checkpoint, log_event
 from workers import events
 from workers.hints import HintBroker
+from workers.metrics import DispatcherMetrics
 from workers.runner import SnapshotSource
 
 LOGGER = logging.getLogger(__name__)
@@ -124,12 +125,14 @@ class Dispatcher:
         *,
         clock: Clock,
         config: DispatcherConfig,
+        metrics: DispatcherMetrics | None = None,
     ) -> None:
         self._ledger = ledger
         self._source = source
         self._broker = broker
         self._clock = clock
         self._config = config
+        self._metrics = metrics or DispatcherMetrics()
         self._failures = 0
         self._migrated = False
         self._announced_at: dict[str, float] = {}
@@ -169,6 +172,7 @@ class Dispatcher:
                 hints = tasks.redispatch(tx, device, name, after_s)
             self._broker.publish(name, hints)
             recalled += len(hints)
+            self._metrics.recalled.labels(name).inc(len(hints))
             log_event(LOGGER, events.TASKS_RECALLED, queue=name, count=len(hints))
         return recalled
 
@@ -224,6 +228,7 @@ class Dispatcher:
         checkpoint(events.CHECKPOINT_MARKED)
         self._broker.publish(queue.name, hints)
         checkpoint(events.CHECKPOINT_PUBLISHED)
+        self._metrics.dispatched.labels(queue.name).inc(len(hints))
         return len(hints)
 
     def _must_announce(self, queue_name: str) -> bool:

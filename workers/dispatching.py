@@ -15,6 +15,7 @@ from workers.breaker import Breaker, BreakerConfig
 from workers.deadlines import Deadlines, DeadlinesConfig
 from workers.dispatcher import Dispatcher, DispatcherConfig
 from workers.hints import HintBroker
+from workers.metrics import DispatcherMetrics, LedgerCollector, served
 from workers.rescuer import Rescuer, RescuerConfig
 
 
@@ -24,6 +25,7 @@ class Services:
 
     dispatcher: Dispatcher
     rescuer: Rescuer
+    metrics: DispatcherMetrics
     breaker: Breaker
     deadlines: Deadlines
 
@@ -35,19 +37,28 @@ def _services(app: WorkerApp) -> Iterator[Services]:
     source = open_source(settings)
     broker = HintBroker(app)
     with Ledger(settings.database_url, max_connections=4) as ledger:
+        metrics = DispatcherMetrics()
+        metrics.registry.register(LedgerCollector(ledger, settings.device_name))
         dispatcher = Dispatcher(
             ledger,
             source,
             broker,
             clock=SYSTEM_CLOCK,
             config=DispatcherConfig(settings.device_name, poll_s=settings.poll_s),
+            metrics=metrics,
         )
-        rescuer = Rescuer(ledger, source, SYSTEM_CLOCK, config=RescuerConfig(settings.device_name))
+        rescuer = Rescuer(
+            ledger,
+            source,
+            SYSTEM_CLOCK,
+            config=RescuerConfig(settings.device_name),
+            metrics=metrics,
+        )
         breaker = Breaker(ledger, source, SYSTEM_CLOCK, config=BreakerConfig(settings.device_name))
         config = DeadlinesConfig(settings.device_name)
         deadlines = Deadlines(ledger, source, SYSTEM_CLOCK, config=config)
         try:
-            yield Services(dispatcher, rescuer, breaker, deadlines)
+            yield Services(dispatcher, rescuer, metrics, breaker, deadlines)
         finally:
             broker.close()
 
@@ -75,7 +86,8 @@ def serve(app: WorkerApp) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _services(app) as services:
+    port = app.settings().metrics_port
+    with _services(app) as services, served(services.metrics.registry, port):
         beside = (services.rescuer.run, services.breaker.run, services.deadlines.run)
         with ThreadPoolExecutor(len(beside)) as pool:
             futures = [pool.submit(_until_stopped, loop, stop) for loop in beside]

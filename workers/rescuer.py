@@ -13,6 +13,7 @@ from archive.model.task import Task, TaskStatus
 from archive.telemetry import LEDGER_UNAVAILABLE, log_event
 from workers import events
 from workers.conclusion import Settle, conclude, outcome_of_lost_worker
+from workers.metrics import DispatcherMetrics
 from workers.processor import StopReason
 from workers.runner import SnapshotSource
 
@@ -56,12 +57,19 @@ class Rescuer:
     """Looks after leases and purge delays; any number may run side by side."""
 
     def __init__(
-        self, ledger: Ledger, source: SnapshotSource, clock: Clock, *, config: RescuerConfig
+        self,
+        ledger: Ledger,
+        source: SnapshotSource,
+        clock: Clock,
+        *,
+        config: RescuerConfig,
+        metrics: DispatcherMetrics | None = None,
     ) -> None:
         self._ledger = ledger
         self._source = source
         self._clock = clock
         self._config = config
+        self._metrics = metrics or DispatcherMetrics()
 
     def run_once(self) -> int:
         """Give tasks whose lease ran out to the retry policy of their queue; return how many."""
@@ -71,6 +79,7 @@ class Rescuer:
                 settled = self._settled(task)
                 tasks.finish(tx, task, settled.outcome, settled.decision, actor=ACTOR)
         for task in lapsed:
+            self._metrics.rescued.labels(task.queue_name).inc()
             log_event(
                 LOGGER,
                 events.TASKS_RESCUED,

@@ -7,7 +7,7 @@ the transaction that records it.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from archive.clock import Clock
@@ -20,7 +20,7 @@ from archive.model.gates import CircuitPolicy
 from archive.model.retry import RetryIn, RetryPolicy
 from archive.model.task import Failure, Hint, Outcome, Task, TaskKind, TaskStatus
 from archive.storage.base import Storages
-from archive.telemetry import LEDGER_UNAVAILABLE, checkpoint, log_event
+from archive.telemetry import LEDGER_UNAVAILABLE, bound, checkpoint, log_event
 from workers import events
 from workers.conclusion import (
     INTERNAL_ERROR,
@@ -32,6 +32,7 @@ from workers.conclusion import (
     outcome_of_error,
 )
 from workers.leases import LeaseKeeper
+from workers.metrics import WorkerMetrics
 from workers.processor import Processor, StopReason, StopSignal, TaskContext
 
 LOGGER = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class RunnerServices:
     settings: Settings
     clock: Clock
     worker: str
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
 
 
 class Runner:
@@ -91,6 +93,14 @@ class Runner:
         if task is None:
             return "dropped: nothing to claim"
         checkpoint(events.CHECKPOINT_CLAIMED)
+        with bound(task=task.pk, attempt=task.attempt):
+            closed = self._closed(task)
+            if closed is not None:
+                return self._put_back(task, closed)
+            with self._services.metrics.attempt(task):
+                return self._carry_out(task)
+
+    def _carry_out(self, task: Task) -> str:
         with self._keeper.hold(task) as stop_signal:
             outcome, policy = self._attempt(task, stop_signal)
             stop_signal.conclude()
@@ -121,6 +131,32 @@ class Runner:
             message = f"the hint is dropped and the task handed over again: {error}"
             self._log_ledger_trouble(hint.task_pk, hint.attempt, message)
             return None
+
+    def _closed(self, task: Task) -> str | None:
+        """Say why a task may not start though it was handed over when it still might."""
+        try:
+            queue = self._services.source.snapshot().queue(task.queue_name)
+        except DicomqError:
+            return None  # the attempt reports it
+        if not queue.installed:
+            return f"queue {queue.name} is not installed (dicomInstalled) any more"
+        if not queue.schedule.contains(self._services.clock.now()):
+            return f"the window of queue {queue.name} (dcmSchedule) has closed"
+        return None
+
+    def _put_back(self, task: Task, why: str) -> str:
+        """Release a task that came too late; it waits, uncounted, until its queue opens."""
+        reason = f"not started: {why}"
+        self._services.metrics.ended(task, "not started")
+        try:
+            with self._services.ledger.statement() as tx:
+                released = tasks.release(tx, task, actor=self._services.worker, reason=reason)
+        except LedgerError as error:
+            message = f"the task goes back when its lease ends: {error}"
+            self._log_ledger_trouble(task.pk, task.attempt, message)
+            return "unfinished: the task could not be put back"
+        log_event(LOGGER, events.TASK_OUTSIDE_WINDOW, queue=task.queue_name, message=reason)
+        return reason if released else _LOST
 
     def _attempt(self, task: Task, stop_signal: StopSignal) -> tuple[Outcome, RetryPolicy]:
         """Perform the task; return how it ended, and the policy that decides what follows."""
@@ -191,6 +227,7 @@ class Runner:
         worker = self._services.worker
         with self._services.ledger.statement() as tx:
             released = tasks.release(tx, task, actor=worker, reason=StopReason.SHUTDOWN)
+        self._services.metrics.ended(task, "released")
         log_event(LOGGER, events.TASK_RELEASED, task=task.pk, attempt=task.attempt)
         return "released: the worker shuts down" if released else _LOST
 
@@ -205,6 +242,7 @@ class Runner:
         if status is None:
             log_event(LOGGER, events.CLAIM_LOST, task=task.pk, attempt=task.attempt)
             return _LOST
+        self._services.metrics.ended(task, status)
         log_event(
             LOGGER,
             events.TASK_FINISHED,
@@ -237,6 +275,7 @@ class Runner:
             message=message,
         )
         worker = self._services.worker
+        self._services.metrics.ended(task, "held")
         held = tasks.release(tx, task, actor=worker, reason=message, error_message=message)
         return f"held: {message}" if held else _LOST
 

@@ -1,6 +1,7 @@
 """What a worker process shares between its tasks: ledger, configuration, leases and the runner."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from archive.clock import SYSTEM_CLOCK
@@ -9,6 +10,7 @@ from archive.configuration.source import ConfigurationSource, open_source
 from archive.ledger.connection import Ledger
 from archive.model.task import TaskKind
 from workers.leases import LeaseConfig, LeaseKeeper
+from workers.metrics import WorkerMetrics, served
 from workers.processor import Processor
 from workers.runner import Runner, RunnerServices
 
@@ -25,9 +27,11 @@ class Runtime:
     source: ConfigurationSource
     keeper: LeaseKeeper
     runner: Runner
+    serving: ExitStack
 
     def close(self) -> None:
         """End the threads and connections of this process."""
+        self.serving.close()
         self.keeper.close()
         self.ledger.close()
 
@@ -46,6 +50,9 @@ def open_runtime(
     source = open_source(settings)
     config = LeaseConfig(lease_s=settings.lease_s, heartbeat_s=settings.heartbeat_s)
     keeper = LeaseKeeper(ledger, config, SYSTEM_CLOCK)
+    metrics = WorkerMetrics()
+    serving = ExitStack()
+    serving.enter_context(served(metrics.registry, settings.metrics_port))
     services = RunnerServices(
         ledger=ledger,
         source=source,
@@ -53,5 +60,6 @@ def open_runtime(
         settings=settings,
         clock=SYSTEM_CLOCK,
         worker=worker,
+        metrics=metrics,
     )
-    return Runtime(settings, ledger, source, keeper, Runner(services, keeper))
+    return Runtime(settings, ledger, source, keeper, Runner(services, keeper), serving)

@@ -15,6 +15,7 @@ from archive.errors import InvalidValueError
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class Settings:
         Connection failures in a row that pause a destination until it answers a C-ECHO; 0 never.
     leading_wait_s
         How long an export or retrieve waits for the answer of a leading archive.
+    metrics_port
+        Loopback port on which a dispatcher or worker serves Prometheus metrics; None does not.
+    log_format
+        `text` for people, `json` for programs: one object per line.
     variables
         The whole environment, for `${env.NAME}` in the directory.
     """
@@ -54,6 +59,8 @@ class Settings:
     breaker_failures: int = 3
     leading_wait_s: float = 30.0
     log_level: str = "INFO"
+    log_format: str = "text"
+    metrics_port: int | None = None
     ldap_bind_dn: str | None = None
     ldap_password: str | None = field(default=None, repr=False)
     ldap_ca_file: str | None = None
@@ -138,6 +145,21 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in _LOG_FORMATS:
+        msg = f"{text!r} is none of {', '.join(_LOG_FORMATS)}"
+        raise ValueError(msg)
+    return text.lower()
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value <= 65535:  # noqa: PLR2004 - TCP
+        msg = f"{text} is not a TCP port"
+        raise ValueError(msg)
+    return value
+
+
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DATABASE_URL": ("database_url", str),
     "REDIS_URL": ("redis_url", str),
@@ -151,6 +173,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_BREAKER_FAILURES": ("breaker_failures", _count),
     "DICOMQ_LEADING_WAIT_S": ("leading_wait_s", _seconds),
     "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
+    "DICOMQ_LOG_FORMAT": ("log_format", _log_format),
+    "DICOMQ_METRICS_PORT": ("metrics_port", _port),
     "DICOMQ_LDAP_BIND_DN": ("ldap_bind_dn", str),
     "DICOMQ_LDAP_PASSWORD": ("ldap_password", str),
     "DICOMQ_LDAP_CA_FILE": ("ldap_ca_file", str),

@@ -28,6 +28,8 @@ def test_the_directory_is_below_the_data() -> None:
         ("DICOMQ_BIND", "0.0.0.0", "bind_address", "0.0.0.0"),  # noqa: S104 - not bound here
         ("DICOMQ_LEASE_S", "2.5", "lease_s", 2.5),
         ("DICOMQ_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+        ("DICOMQ_LOG_FORMAT", "JSON", "log_format", "json"),
+        ("DICOMQ_METRICS_PORT", "9101", "metrics_port", 9101),
         ("DICOMQ_LDAP_START_TLS", "TRUE", "ldap_start_tls", True),
     ],
 )
