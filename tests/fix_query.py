@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -29,7 +30,8 @@ class Answer:
     @property
     def status(self) -> int | None:
         """Status of the final response, None when none came."""
-        return self.final.get("Status")
+        status = self.final.get("Status")
+        return None if status is None else int(status)
 
     def values(self, keyword: str) -> list[str]:
         """Return the text of one attribute of every match, sorted."""
@@ -60,7 +62,7 @@ class Querier:
         negotiation = SOPClassExtendedNegotiation()
         negotiation.sop_class_uid = model
         negotiation.service_class_application_information = self.extended
-        items = [negotiation] if self.extended else []
+        items: list[Any] = [negotiation] if self.extended else []
         association = ae.associate("127.0.0.1", self.port, ae_title="DCM4CHEE", ext_neg=items)
         assert association.is_established
         answer = Answer()

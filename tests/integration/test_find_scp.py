@@ -55,7 +55,7 @@ OBJECTS = (
     image(3, PatientName="Doe^Jane", PatientID="P1", StudyDate="20260101", AccessionNumber="B%1"),
 )
 
-STUDY_KEYS = [
+STUDY_KEYS: list[tuple[dict[str, object], list[int]]] = [
     ({"StudyInstanceUID": f"{ROOT}.1"}, [1]),
     ({"StudyInstanceUID": [f"{ROOT}.1", f"{ROOT}.2", "9.9"]}, [1, 2]),
     ({"StudyInstanceUID": "9.9"}, []),
@@ -209,7 +209,7 @@ def _send_raw(port: int, encoded: bytes) -> int | None:
     while not association._is_paused:  # noqa: SLF001
         association._reactor_checkpoint.wait(0.01)  # noqa: SLF001
     association.dimse.send_msg(request, association.accepted_contexts[0].context_id or 1)
-    status = 0xFF00
+    status: int | None = 0xFF00
     while status == 0xFF00:
         _, response = association.dimse.get_msg(block=True)
         status = response.Status if response is not None else None

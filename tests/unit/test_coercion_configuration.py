@@ -13,19 +13,19 @@ DEVICE = "dicomDeviceName=dcm4chee-arc,cn=Devices,cn=DICOM Configuration,dc=dcm4
 AE = f"dicomAETitle=DCM4CHEE,{DEVICE}"
 
 
-def entry(object_class: str, below: str = DEVICE, **values: object) -> Entry:
+def entry(object_class: str, below: str = DEVICE, /, **values: object) -> Entry:
     """Return an entry below the archive; `cn` names it."""
     pairs = [("objectClass", object_class.encode())]
     for name, value in values.items():
         texts = value if isinstance(value, list) else [value]
         pairs.extend((name, str(text).encode()) for text in texts)
-    name = values.get("cn", "set")
-    return Entry.of(f"cn={name},{below}", pairs)
+    cn = values.get("cn", "set")
+    return Entry.of(f"cn={cn},{below}", pairs)
 
 
-def rule(version: str = "2", below: str = DEVICE, **values: object) -> Entry:
+def rule(version: str = "2", below: str = DEVICE, /, **values: object) -> Entry:
     """Return a coercion rule for objects that are sent."""
-    common = {"cn": "rule", "dcmDIMSE": "C_STORE_RQ", "dicomTransferRole": "SCP"}
+    common: dict[str, object] = {"cn": "rule", "dcmDIMSE": "C_STORE_RQ", "dicomTransferRole": "SCP"}
     return entry(f"dcmArchiveAttributeCoercion{version}", below, **{**common, **values})
 
 
@@ -45,7 +45,8 @@ def test_the_newer_form() -> None:
             dcmCoercionOnFailure="CONTINUE",
         ),
         rule(
-            below=AE,
+            "2",
+            AE,
             cn="other",
             dcmURI="merge-attrs:",
             dcmMergeAttribute=["PatientID=", "StudyID=X"],
@@ -113,7 +114,10 @@ def test_what_is_not_supported_is_reported(
 
 
 def test_attribute_sets_for_leading_archives() -> None:
-    common = {"dcmAttributeSetType": "LEADING_CFIND_SCP", "dcmTag": ["00100010", "00100020"]}
+    common: dict[str, object] = {
+        "dcmAttributeSetType": "LEADING_CFIND_SCP",
+        "dcmTag": ["00100010", "00100020"],
+    }
     read = snapshot(
         entry("dcmAttributeSet", cn="a", dcmAttributeSetID="QRSCP", **common),
         entry("dcmAttributeSet", cn="b", dcmAttributeSetID="*", dicomInstalled="FALSE", **common),

@@ -13,8 +13,10 @@ from archive.errors import DatasetError
 from archive.model.encoded_header import EncodedHeader, IncompleteHeaderError
 from tests.fix_objects import bundled, encoded_dataset
 
-FILES = ("CT_small.dcm", "MR_small.dcm", "examples_palette.dcm", "JPEG2000.dcm", "rtdose.dcm")
-FILES += ("MR_small_implicit.dcm", "MR_small_bigendian.dcm", "reportsi.dcm", "nested_priv_SQ.dcm")
+FILES = [
+    *("CT_small.dcm", "MR_small.dcm", "examples_palette.dcm", "JPEG2000.dcm", "rtdose.dcm"),
+    *("MR_small_implicit.dcm", "MR_small_bigendian.dcm", "reportsi.dcm", "nested_priv_SQ.dcm"),
+]
 
 
 def parsed(name: str) -> tuple[EncodedHeader, bytes, bool, bool]:
