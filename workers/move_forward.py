@@ -37,6 +37,9 @@ ATTEMPTS = 3
 LATE_S = 2.0
 """How long objects are waited for that the other archive counts but that did not arrive."""
 
+NOTE_EVERY_S = 0.5
+"""The other archive's counters are written down at most so often."""
+
 _LATE_LOOK_S = 0.1
 _MISSING = "the other archive did not send it"
 
@@ -110,7 +113,7 @@ def _proxy(job: RetrieveJob, forward: Forward) -> RetrieveResult | None:
             for identifier in forward.identifiers:
                 last = None
                 request = _proxy_request(job, identifier)
-                for response in association.move(request, job.stopped):
+                for response in association.move(request, context.cancelled):
                     failed.update(dict.fromkeys(response.failed_sop_instance_uids))
                     total = RetrieveResult(0, counts.plus(response.counts), tuple(failed))
                     job.progress.elsewhere(forward.remote_aet, total)
@@ -204,7 +207,7 @@ class _Passage:
             job.context.ledger,
             flight.pk,
             is_wanted=self._is_wanted,
-            stopped=job.stopped,
+            stopped=job.context.cancelled,
         )
         if not flight.is_leader:
             pass_on(job, feed)
@@ -230,6 +233,7 @@ class _Passage:
             self._job.request.priority,
         )
         last: RetrieveResult | None = None
+        noted_at = float("-inf")
         try:
             association = MoveAssociation(route, request.sop_class_uid, context.clock)
             with context.on_abort(association.shutdown), association:
@@ -237,8 +241,7 @@ class _Passage:
                     last = response
                     if not self._forward.expected:
                         self._job.progress.expect(self._forward.remote_aet, last.counts.total)
-                    with context.ledger.statement() as tx:
-                        forwards.note(tx, flight.pk, response.counts)
+                    noted_at = self._note_sometimes(flight, response.counts, noted_at)
         except PeerError as error:
             self._job.progress.problem(str(error))
             last = _broken(last, error)
@@ -246,6 +249,16 @@ class _Passage:
             self._await_late(flight, last)
             with context.ledger.statement() as tx:
                 forwards.end(tx, flight.pk, None if context.cancelled() else last)
+
+    def _note_sometimes(self, flight: Flight, counts: SubOperations, noted_at: float) -> float:
+        """Tell those who joined how far it is, not for each of many responses; return when."""
+        context = self._job.context
+        now = context.clock.monotonic()
+        if now - noted_at < NOTE_EVERY_S:
+            return noted_at
+        with context.ledger.statement() as tx:
+            forwards.note(tx, flight.pk, counts)
+        return now
 
     def _await_late(self, flight: Flight, last: RetrieveResult | None) -> None:
         """Wait a little for objects that the other archive counts but that are not here."""

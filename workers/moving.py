@@ -7,6 +7,7 @@ long. Whatever the peer does, the iteration ends: with its final response or wit
 
 import contextlib
 import queue
+import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -36,6 +37,7 @@ PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
 STALLED_FACTOR = 6
 _REACTION_S = 0.1
 _PAUSE_S = 0.005
+_SEND_DELAY_S = 0.02
 _RELATIONAL = b"\x01"
 _SYNTAXES = (IMPLICIT_VR_LE, EXPLICIT_VR_LE)
 
@@ -75,6 +77,25 @@ class MoveAssociation(Association):
         item.sop_class_uid = sop_class_uid
         item.service_class_application_information = _RELATIONAL
         self._requestor.requestor.add_negotiation_item(item)
+        self._read_at_once()
+
+    def _read_at_once(self) -> None:
+        """Have pynetdicom's reactor sleep on the socket instead of polling.
+
+        Archives that send a pending response per object send hundreds a second; polled, they
+        would pile up and the final response come late.
+        """
+        dul, sock = self._requestor.dul, self._socket
+        look = dul._is_transport_event  # noqa: SLF001
+
+        def wait_and_look() -> bool:
+            idle = dul.to_provider_queue.empty() and dul.event_queue.empty()
+            if idle and sock.fileno() >= 0:
+                select.select([sock], [], [], _SEND_DELAY_S)
+            return look()
+
+        dul._is_transport_event = wait_and_look  # type: ignore[method-assign]  # noqa: SLF001
+        dul._run_loop_delay = 0  # noqa: SLF001
 
     def move(
         self, request: MoveRequest, should_cancel: Callable[[], bool]

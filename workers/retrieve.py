@@ -71,7 +71,9 @@ def _serve(task: Task, request: RetrieveRequest, context: "TaskContext") -> Outc
     plan = _plan(request, local, context)
     progress = Progress(task, context, len(plan.local) + len(plan.unreachable))
     job = RetrieveJob(task, request, context, local, destination, progress)
-    ends = _perform(job, _restricted(job, plan))
+    kept = _restricted(job, plan)
+    with progress.told():
+        ends = _perform(job, kept)
     return _conclude(job, plan, ends)
 
 
@@ -138,7 +140,6 @@ def _perform(job: RetrieveJob, plan: RetrievePlan) -> list[ForwardEnd]:
         job.progress.failed(uid, reason)
     for forward in plan.forwards:
         job.progress.expect(forward.remote_aet, len(forward.expected))
-    job.progress.write_sometimes()
     sent_from_here = frozenset(each.sop_instance_uid for each in plan.local)
     if not plan.forwards:
         send_from_here(job, plan.local)

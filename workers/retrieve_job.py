@@ -54,14 +54,6 @@ class RetrieveJob:
         """Way to the move destination; the requestor's word for us is the calling AE title."""
         return find_route(self.local, self.destination, self.task.local_aet)
 
-    def stopped(self) -> bool:
-        """Tell whether no further sub-operation may start; asked while waiting, it also tells.
-
-        Counters that changed just before a long wait are written down here.
-        """
-        self.progress.write_sometimes()
-        return self.context.cancelled()
-
     def recorder(self) -> MoveRecorder:
         """Return a recorder that feeds the counters."""
         return MoveRecorder(self.task, self.context, self.progress)

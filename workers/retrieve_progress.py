@@ -1,10 +1,13 @@
 """Counters of a retrieve while it is performed, and how they get to whoever waits for them."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from archive.errors import LedgerError
 from archive.ledger import retrievals
 from archive.model.entities import InstanceToSend
 from archive.model.retrieval import RetrieveResult, SubOperations
@@ -39,8 +42,6 @@ class Progress:
         self._failed_elsewhere: dict[str, None] = {}
         self._uncounted = 0
         self._problems: dict[str, None] = {}
-        self._written: SubOperations | None = None
-        self._written_at = float("-inf")
 
     def expect(self, forward: str, total: int) -> None:
         """Note how many sub-operations a forwarded C-MOVE has, as far as it is known."""
@@ -56,7 +57,6 @@ class Progress:
         """Note that a sub-operation of ours came to an end; the first end of an object counts."""
         with self._lock:
             self._ended.setdefault(sop_instance_uid, status)
-        self.write_sometimes()
 
     def failed(self, sop_instance_uid: str, reason: str) -> None:
         """Note an object that cannot be delivered."""
@@ -74,7 +74,6 @@ class Progress:
             self._elsewhere[forward] = result.counts
             self._totals[forward] = max(self._totals.get(forward, 0), result.counts.total)
             self._failed_elsewhere.update(dict.fromkeys(result.failed_sop_instance_uids))
-        self.write_sometimes()
 
     def name_failed(self, sop_instance_uids: tuple[str, ...]) -> None:
         """Add to the list of failed objects, without counting them."""
@@ -117,17 +116,32 @@ class Progress:
             own = [uid for uid, end in self._ended.items() if end is StatusClass.FAILURE]
             return tuple(dict.fromkeys((*own, *self._failed_elsewhere)))
 
-    def write_sometimes(self) -> None:
-        """Write the counters down if they have changed and that was not done a moment ago."""
-        now = self._context.clock.monotonic()
-        if now - self._written_at < WRITE_EVERY_S:
-            return
-        counts = self.counts()
-        with self._lock:
-            if counts == self._written:
-                return
-            self._written, self._written_at = counts, now
-        self.write(RetrieveResult(0, counts), status=None)
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Write changed counters down from time to time while the block runs.
+
+        In a thread of its own, because a sub-operation may take long. What cannot be written now
+        is written later; the last word is the task's, and counts.
+        """
+        ended = threading.Event()
+
+        def tell() -> None:
+            told: SubOperations | None = None
+            while True:
+                if (counts := self.counts()) != told:
+                    with contextlib.suppress(LedgerError):
+                        self.write(RetrieveResult(0, counts), status=None)
+                        told = counts
+                if ended.wait(WRITE_EVERY_S):
+                    return
+
+        teller = threading.Thread(target=tell, name="retrieve progress")
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     def write(self, result: RetrieveResult, *, status: int | None) -> None:
         """Write counters down; with a status they are final."""
