@@ -33,7 +33,7 @@ class DestinationsPage(PageHandler):
             f"throughput {since_s}", since_s / 360, lambda: self._ended(since_s, slice_s)
         )
         found = by_destination(slices)
-        gatekeeper, snapshot = services.gatekeeper(), services.source.snapshot()
+        snapshot = services.source.snapshot()
         charts = {
             title: chart(each, now, since_s=since_s, slice_s=slice_s)
             for title, each in found.items()
@@ -41,9 +41,9 @@ class DestinationsPage(PageHandler):
         exporters = sorted(snapshot.device.exporters.values(), key=lambda each: each.exporter_id)
         return {
             "span": span if span in SPANS else "hour",
-            "destinations": gatekeeper.destinations(),
+            "destinations": services.destinations(),
             "charts": charts,
-            "queues": gatekeeper.queues(),
+            "queues": services.queues(),
             "exporters": [(each, self._windows(each)) for each in exporters],
             "problems": snapshot.problems,
             "device": snapshot.device,
@@ -71,6 +71,7 @@ class GateAction(JsonHandler):
         given = {"reason": [str(self.body_json().get("reason") or "")]}
         reason = text_of(given, "reason") or ""
         changed = await self.run(self._change, what, name, (operation, reason))
+        self.services.recent.forget()
         done = f"{operation}d" if operation != "pause" else "paused"
         self.write_json({"text": f"{name} {done}" if changed else f"{name} was {done} already"})
 

@@ -5,6 +5,7 @@ changed before that, in place. Private to Flower 2.2, hence the pin and the smok
 """
 
 import atexit
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from tornado.options import define, options
 from tornado.web import StaticFileHandler, url
 
 from archive.clock import SYSTEM_CLOCK
+from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.errors import DicomqError
 from archive.ledger.connection import Ledger
-from workers.app import WorkerApp
 from workers.monitor.access import Roles, guarded, is_loopback, is_protected, parse_roles
 from workers.monitor.bulk_jobs import BulkJobs
 from workers.monitor.openapi import rest_routes
@@ -30,8 +31,14 @@ HERE = Path(__file__).parent
 LOOPBACK = "127.0.0.1"
 
 
-def install(app: WorkerApp) -> None:
-    """Add our options to Flower; the rest follows when they have been read."""
+def install(settings_of: Callable[[], Settings]) -> None:
+    """Add our options to Flower; the rest follows when they have been read.
+
+    Parameters
+    ----------
+    settings_of
+        Reads the settings of this process.
+    """
     define("roles", type=str, multiple=True, help="user:viewer|operator|admin, …; * for the others")
     define("roles_file", type=str, default="", help="file with a user:role per line")
     define("rest_prefix", type=str, default="/dcm4chee-arc", help="path of the REST interface")
@@ -43,15 +50,15 @@ def install(app: WorkerApp) -> None:
         # Flower reads the command line a second time after its configuration file.
         if len(passes) == 1 and Path(options.conf).exists():
             return
-        _set_up(app, originals)
+        _set_up(settings_of, originals)
 
     options.add_parse_callback(options_read)
 
 
-def _set_up(app: WorkerApp, originals: list[Any]) -> None:
+def _set_up(settings_of: Callable[[], Settings], originals: list[Any]) -> None:
     try:
         _refuse_anonymous()
-        services = _services(app)
+        services = _services(settings_of())
     except (DicomqError, OSError) as error:
         msg = f"Flower cannot start: {error}"
         raise SystemExit(msg) from error
@@ -87,8 +94,7 @@ def _refuse_anonymous() -> None:
         raise SystemExit(msg)
 
 
-def _services(app: WorkerApp) -> Services:
-    settings = app.settings()
+def _services(settings: Settings) -> Services:
     ledger = Ledger(settings.database_url, max_connections=2 * THREADS)
     jobs = BulkJobs()
     atexit.register(ledger.close)

@@ -26,4 +26,4 @@ def _install(context: click.Context, parameter: click.Parameter, value: bool) ->
         return
     from workers.monitor.install import install  # noqa: PLC0415 - only Flower needs it
 
-    install(context.obj.app)
+    install(context.obj.app.settings)

@@ -54,11 +54,10 @@ class OverviewPage(PageHandler):
         """Return counts by status and notices."""
         services = self.services
         now = services.clock.now()
-        gatekeeper = services.gatekeeper()
         counts = services.recent.get("counts", COUNTS_AGE_S, self._count)
         with services.ledger.statement() as tx:
             gauges = commitments.gauges(tx, services.settings.device_name)
-        queues, destinations = gatekeeper.queues(), gatekeeper.destinations()
+        queues, destinations = services.queues(), services.destinations()
         notices = [
             *task_notices(counts),
             *(notice for view in queues for notice in queue_notices(view, now)),

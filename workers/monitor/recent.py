@@ -30,3 +30,8 @@ class Recent:
                 self._kept[key] = (self._clock.monotonic(), value)
             result: T = value
             return result
+
+    def forget(self) -> None:
+        """Have everything computed anew, because something was changed."""
+        with self._lock:
+            self._kept.clear()

@@ -7,7 +7,7 @@ from archive.clock import Clock
 from archive.configuration.settings import Settings
 from archive.configuration.source import ConfigurationSource
 from archive.ledger.connection import Ledger
-from workers.gatekeeping import Gatekeeper
+from workers.gatekeeping import DestinationView, Gatekeeper, QueueView
 from workers.monitor.access import Roles
 from workers.monitor.bulk_jobs import BulkJobs
 from workers.monitor.recent import Recent
@@ -16,6 +16,7 @@ from workers.ordering import Orders
 
 THREADS = 8
 REST_THREADS = 32
+GATES_AGE_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class Services:
     def orders(self, actor: str) -> Orders:
         """Return the exports by hand, on behalf of `actor`."""
         return Orders(self.ledger, self.source, actor=actor)
+
+    def queues(self) -> list[QueueView]:
+        """Return how the queues stand, at most some seconds ago."""
+        return self.recent.get("queues", GATES_AGE_S, self.gatekeeper().queues)
+
+    def destinations(self) -> list[DestinationView]:
+        """Return how the destinations stand, at most some seconds ago."""
+        return self.recent.get("destinations", GATES_AGE_S, self.gatekeeper().destinations)
 
     def gatekeeper(self, actor: str = "") -> Gatekeeper:
         """Return the gates of queues and destinations, on behalf of `actor`."""
