@@ -109,15 +109,16 @@ ARRAY(SELECT DISTINCT array_to_string(i.retrieve_aets || i.external_retrieve_aet
 ARRAY[array_to_string(instance.retrieve_aets || instance.external_retrieve_aet, E'\\')]
 
 -- availability_study --
--- The worst of the instances.
-(SELECT (ARRAY['ONLINE', 'NEARLINE', 'OFFLINE', 'UNAVAILABLE'])[
-            max(array_position(ARRAY['ONLINE', 'NEARLINE', 'OFFLINE', 'UNAVAILABLE'], i.availability))]
- FROM series s JOIN instance i ON i.series_fk = s.pk WHERE s.study_fk = study.pk)
+-- The worst of the instances; those that are not online are few and have an index of their own.
+coalesce((SELECT (ARRAY['NEARLINE', 'OFFLINE', 'UNAVAILABLE'])[
+                     max(array_position(ARRAY['NEARLINE', 'OFFLINE', 'UNAVAILABLE'], i.availability))]
+          FROM series s JOIN instance i ON i.series_fk = s.pk AND i.availability <> 'ONLINE'
+          WHERE s.study_fk = study.pk), 'ONLINE')
 
 -- availability_series --
-(SELECT (ARRAY['ONLINE', 'NEARLINE', 'OFFLINE', 'UNAVAILABLE'])[
-            max(array_position(ARRAY['ONLINE', 'NEARLINE', 'OFFLINE', 'UNAVAILABLE'], i.availability))]
- FROM instance i WHERE i.series_fk = series.pk)
+coalesce((SELECT (ARRAY['NEARLINE', 'OFFLINE', 'UNAVAILABLE'])[
+                     max(array_position(ARRAY['NEARLINE', 'OFFLINE', 'UNAVAILABLE'], i.availability))]
+          FROM instance i WHERE i.series_fk = series.pk AND i.availability <> 'ONLINE'), 'ONLINE')
 
 -- availability_image --
 instance.availability
