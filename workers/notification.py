@@ -162,3 +162,15 @@ def _value_violations(keyword: str, value: object, name: str) -> Iterable[str]:
             yield str(error)
         if keyword == "InstanceAvailability" and text not in AVAILABILITIES:
             yield f"{name} is {text!r}, not one of {', '.join(sorted(AVAILABILITIES))}"
+
+
+def notification_attributes() -> Iterable[tuple[str, str]]:
+    """Yield every attribute that a notification may have, with its type (PS3.3 §C.4.23)."""
+    yield from _attributes(_MODULE, "")
+
+
+def _attributes(rules: Mapping[str, _Rule], place: str) -> Iterable[tuple[str, str]]:
+    for keyword, rule in rules.items():
+        yield f"{place}{keyword}", str(rule.type)
+        if rule.items is not None:
+            yield from _attributes(rule.items, f"{place}&gt;")
