@@ -36,6 +36,7 @@ from workers.notification import notification_attributes
 from workers.route import TimeLimits
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance-statement.md"
+IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1."
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 ANY_STATUS = (
     *(0x0000, 0x0001, 0x0105, 0x0106, 0x0107, 0x0110, 0x0111, 0x0112, 0x0116, 0x0117, 0x0118),
@@ -62,7 +63,8 @@ def default_ae() -> NetworkAE:
 def is_storage(sop_class_uid: str) -> bool:
     """Tell whether a SOP class is stored by C-STORE; its name says so."""
     name = UID(sop_class_uid).name
-    return "Storage" in name and "Commitment" not in name
+    known = "Storage" in name and "Commitment" not in name
+    return known or sop_class_uid.startswith(IMAGE_STORAGE)
 
 
 def services() -> str:

@@ -98,6 +98,7 @@ def test_repetition_carries_the_same_notification_and_duplicate_means_arrived(
     ("code", "status", "failure"),
     [
         (0x0110, TaskStatus.FAILED, Failure.TRANSIENT),
+        (0x0213, TaskStatus.FAILED, Failure.TRANSIENT),
         (0x0124, TaskStatus.FAILED, Failure.PERMANENT),
         (0x0116, TaskStatus.WARNING, Failure.PERMANENT),
     ],
