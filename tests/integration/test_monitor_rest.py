@@ -152,6 +152,18 @@ def test_lists(rest: Monitor) -> None:
     assert answer(rest, "/stgcmt/1.2.3", "DELETE")[0] == 404
 
 
+def test_matching(rest: Monitor) -> None:
+    for path in ("studies/export/PACS", "series/ian/IANSCP", "instances/stgcmt/STORESCP"):
+        found = answer(rest, f"/aets/DCM4CHEE/rs/{path}?PatientID=nobody", "POST")
+        assert found == (202, {"count": 0}), path
+    for path in ("studies/ian/NOBODY", "studies/export/NOBODY"):
+        assert answer(rest, f"/aets/DCM4CHEE/rs/{path}", "POST")[0] == 404, path
+    columns = "/aets/DCM4CHEE/dimse/STORESCP/studies/csv:1/export/dicom:DCM4CHEE"
+    text = {"Content-Type": "text/csv"}
+    sent = rest.ask(f"{PREFIX}{columns}", "POST", body="1.2.3\n1.2.4\n", headers=text)
+    assert (sent.status, json.loads(sent.body)) == (202, {"count": 2})
+
+
 def test_retrieve_is_queued(rest: Monitor) -> None:
     path = "/aets/DCM4CHEE/dimse/STORESCP/studies/1.2.3/export/dicom:DCM4CHEE?dcmQueueName=Retrieve"
 

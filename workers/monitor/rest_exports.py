@@ -1,11 +1,12 @@
 """REST that orders work: exports, notifications, commitments and retrieves."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from archive.configuration.descriptors import NetworkAE
 from archive.errors import InvalidValueError
-from archive.ledger import objects, retrievals, studies, tasks
+from archive.ledger import objects, operations, retrievals, studies, tasks
 from archive.ledger.retrievals import NewRetrieve, RetrieveRole
 from archive.model.retrieval import INTERACTIVE_QUEUE
 from archive.model.task import IanDetails, NewTask, Task, TaskKind, TaskStatus
@@ -15,7 +16,7 @@ from workers.monitor.rest import Call, Endpoint, Parameter, Reply, wait_for_end
 from workers.monitor.rest_tasks import SCHEDULED
 from workers.monitor.study_actions import matching_studies, new_retrieve, retrieve
 from workers.monitor.study_filter import study_filter
-from workers.ordering import CsvColumns, Entity, Only, Order, read_csv
+from workers.ordering import CsvColumns, CsvContent, Entity, Only, Order, read_csv
 from workers.route import find_route, remote_ae
 from workers.task_json import task_json
 
@@ -41,6 +42,15 @@ LEVELS = (
     "/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}",
     "/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}/instances/{SOPInstanceUID}",
 )
+MATCHES = (
+    ("/studies", "study"),
+    ("/series", "series"),
+    ("/instances", "instance"),
+    ("/studies/{StudyInstanceUID}/series", "series"),
+    ("/studies/{StudyInstanceUID}/instances", "instance"),
+    ("/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}/instances", "instance"),
+)
+COMMITMENT = ("stgcmt", TaskKind.STGCMT_SCU, "StgCmtSCU")
 _DICOM = "dicom:"
 
 
@@ -116,6 +126,9 @@ def _store_now(call: Call, ae: NetworkAE, entity: Entity) -> Reply:
             local_aet=ae.title,
             remote_aet=title,
             destination_aet=title,
+            # It is a C-MOVE that the archive orders from itself (PS3.4 §C.4.2.1).
+            move_originator_aet=ae.title,
+            move_originator_message_id=1,
             remaining=matches,
         )
         pk = retrievals.stage(tx, staged, actor=call.actor, reason="export to an AE, at once")
@@ -168,6 +181,34 @@ def entities_of(level: str, call: Call) -> Iterator[Entity]:
 
 def _csv(call: Call) -> Reply:
     own_ae(call)
+    content = _read_rows(call)
+    warning = _warning(content)
+    if not content.entities:
+        return Reply(204, warning=warning or "no rows")
+    pks = call.services.orders(call.actor).place(order_of_call(call), content.entities)
+    return Reply(202, {"count": len(pks)}, warning=warning)
+
+
+def _csv_retrieve(call: Call) -> Reply:
+    """Retrieve the studies of a file from another archive."""
+    ae, content = own_ae(call), _read_rows(call)
+    when = (
+        instant_of(call.queries, "scheduledTime", call.services.clock.now()),
+        text_of(call.queries, "batchID", 64),
+    )
+    titles = (ae.title, call.path["ExternalAET"], call.path["DestinationAET"])
+    for entity in content.entities:
+        retrieve(call.services, new_retrieve(call.services, entity, titles, when), call.actor)
+    if not content.entities:
+        return Reply(204, warning=_warning(content) or "no rows")
+    return Reply(202, {"count": len(content.entities)}, warning=_warning(content))
+
+
+def _warning(content: CsvContent) -> str | None:
+    return "; ".join(f"line {each.line}: {each.reason}" for each in content.refused[:10]) or None
+
+
+def _read_rows(call: Call) -> CsvContent:
     content_type = call.headers.get("Content-Type", "")
     if not content_type.lower().startswith("text/csv"):
         msg = "the body has to be text/csv"
@@ -178,12 +219,7 @@ def _csv(call: Call) -> Reply:
         msg = f"the body is not UTF-8: {error.reason} at byte {error.start}"
         raise InvalidValueError(msg) from error
     delimiter = ";" if "delimiter=semicolon" in content_type.replace(" ", "").lower() else ","
-    content = read_csv(text.splitlines(keepends=True), _columns(call, delimiter))
-    warning = "; ".join(f"line {each.line}: {each.reason}" for each in content.refused[:10])
-    if not content.entities:
-        return Reply(204, warning=warning or "no rows")
-    pks = call.services.orders(call.actor).place(order_of_call(call), content.entities)
-    return Reply(202, {"count": len(pks)}, warning=warning or None)
+    return read_csv(text.splitlines(keepends=True), _columns(call, delimiter))
 
 
 def _columns(call: Call, delimiter: str) -> CsvColumns:
@@ -225,6 +261,21 @@ def _at_once(call: Call, kind: TaskKind, queue: str) -> Reply:
     return Reply(502, {"error": task.error_message or task.status.value, "taskID": task.pk})
 
 
+def _direct_matching(kind: TaskKind, queue: str, level: str, call: Call) -> Reply:
+    """Stage a notification, or a request for commitment, for each match."""
+    ae, title = own_ae(call), call.path["RemoteAET"]
+    remote_ae(call.services.source.snapshot(), title, f"the {kind}")
+    at = instant_of(call.queries, "scheduledTime", call.services.clock.now())
+    batch = text_of(call.queries, "batchID", 64)
+    new = [_direct(call, ae, each, (kind, queue, title)) for each in entities_of(level, call)]
+    with call.services.ledger.transaction() as tx:
+        due_in_s = operations.due_in_s(tx, at)
+        for each in new:
+            staged = replace(each, batch_id=batch, due_in_s=due_in_s)
+            tasks.stage(tx, staged, actor=call.actor, reason="ordered by hand")
+    return Reply(202, {"count": len(new)})
+
+
 def _direct(call: Call, ae: NetworkAE, entity: Entity, what: tuple[TaskKind, str, str]) -> NewTask:
     kind, queue, title = what
     device = call.services.source.snapshot().device
@@ -259,23 +310,9 @@ def _retrieve(call: Call) -> Reply:
 def export_endpoints() -> list[Endpoint]:
     """Return the endpoints that order something."""
     rs = "/aets/{AETitle}/rs"
-    found = [
-        *_of_entities(rs),
-        *(
-            Endpoint(
-                *("POST", f"{rs}{path}/export/{{ExporterID}}", partial(_matching, level)),
-                *(f"Export each {level} that matches", (*ORDER, *STUDY_FILTERS), (202, 400, 404)),
-            )
-            for path, level in (
-                ("/studies", "study"),
-                ("/series", "series"),
-                ("/instances", "instance"),
-                ("/studies/{StudyInstanceUID}/series", "series"),
-                ("/studies/{StudyInstanceUID}/instances", "instance"),
-                ("/studies/{StudyInstanceUID}/series/{SeriesInstanceUID}/instances", "instance"),
-            )
-        ),
-    ]
+    found = [*_of_entities(rs)]
+    for path, level in MATCHES:
+        found += _of_matches(f"{rs}{path}", level)
     files = ("/studies/csv:{column}", "/studies/csv:{column}/series/csv:{seriesColumn}")
     found += [
         Endpoint(
@@ -287,9 +324,33 @@ def export_endpoints() -> list[Endpoint]:
     return found
 
 
+def _of_matches(path: str, level: str) -> Iterator[Endpoint]:
+    """Yield the endpoints that order something for each match of a query."""
+    filters = (BATCH, SCHEDULED, *STUDY_FILTERS)
+    yield Endpoint(
+        *("POST", f"{path}/export/{{ExporterID}}", partial(_matching, level)),
+        *(f"Export each {level} that matches", (*ORDER, *STUDY_FILTERS), (202, 400, 404)),
+    )
+    for name, kind, queue in (("ian", TaskKind.IAN, "IANSCU"), COMMITMENT):
+        answer = partial(_direct_matching, kind, queue, level)
+        yield Endpoint(
+            *("POST", f"{path}/{name}/{{RemoteAET}}", answer),
+            *(f"{kind} for each {level} that matches", filters, (202, 400, 404)),
+        )
+
+
 def _of_entities(rs: str) -> Iterator[Endpoint]:
     external = "/aets/{AETitle}/dimse/{ExternalAET}"
     queue = Parameter("dcmQueueName", "Queue; without it the answer comes when all is done")
+    yield Endpoint(
+        "POST",
+        f"{external}/studies/csv:{{column}}/export/dicom:{{DestinationAET}}",
+        _csv_retrieve,
+        "Retrieve the studies of a file",
+        (BATCH, SCHEDULED),
+        (202, 204, 400, 404),
+        "text/csv",
+    )
     for level in LEVELS:
         yield Endpoint(
             *("POST", f"{rs}{level}/export/{{ExporterID}}", _export_entity),
