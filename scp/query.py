@@ -67,6 +67,7 @@ class FindRequest:
     calling_aet: str
     calling_host: str = ""
     extended: bytes = b""
+    is_implicit: bool = False
     is_little_endian: bool = True
     is_cancelled: Callable[[], bool] = lambda: False
     is_open: Callable[[], bool] = lambda: True
@@ -83,6 +84,7 @@ def find_request(event: Any, identifier: Dataset | None) -> FindRequest:  # noqa
         calling_aet=str(association.requestor.ae_title).strip(),
         calling_host=str(association.requestor.address or ""),
         extended=association.requestor.sop_class_extended.get(sop_class_uid, b""),
+        is_implicit=str(event.context.transfer_syntax) == "1.2.840.10008.1.2",
         is_little_endian=str(event.context.transfer_syntax) != "1.2.840.10008.1.2.2",
         is_cancelled=lambda: bool(event.is_cancelled),
         is_open=lambda: bool(association.is_established),
@@ -162,6 +164,7 @@ class QueryService:
         self._check_limit(plan)
         identity = Identity(
             ae.return_retrieve_aets or snapshot.device.return_retrieve_aets,
+            is_implicit=request.is_implicit,
             is_little_endian=request.is_little_endian,
         )
         own = (

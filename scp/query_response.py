@@ -38,11 +38,12 @@ class Identity:
     ----------
     retrieve_aets
         dcmReturnRetrieveAET; without it what is recorded with the instances.
-    is_little_endian
-        Byte order of the presentation context.
+    is_implicit, is_little_endian
+        Encoding of the presentation context.
     """
 
     retrieve_aets: tuple[str, ...] = ()
+    is_implicit: bool = False
     is_little_endian: bool = True
 
 
@@ -56,6 +57,9 @@ def build_response(plan: FindPlan, match: Match, identity: Identity) -> Dataset:
         dataset[tag] = encoder.element(tag, vr, value)
     if terms:
         dataset[_CHARACTER_SET] = encoder.element(_CHARACTER_SET, "CS", "\\".join(terms))
+    # What is encoded already is written as it is, not read and encoded anew.
+    character_set = _encodings(terms) or default_encoding
+    dataset.set_original_encoding(identity.is_implicit, identity.is_little_endian, character_set)
     return dataset
 
 

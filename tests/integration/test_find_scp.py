@@ -251,6 +251,21 @@ def _cancel_after(port: int, count: int) -> int | None:
     return final
 
 
+def test_what_was_stored_wrong_is_returned_as_it_is(
+    idle_system: System, find_archive: Start, dcmtk: Dcmtk
+) -> None:
+    archive = find_archive(OBJECTS)
+    with idle_system.ledger.transaction() as tx:
+        tx.execute("UPDATE series SET series_number = 'third', modality = 'lower case'")
+    argv = ["findscu", "-v", "-S", "-aec", "DCM4CHEE", "127.0.0.1", str(archive.system.port)]
+    keys = ["-k", "QueryRetrieveLevel=SERIES", "-k", f"StudyInstanceUID={ROOT}.1"]
+    keys += ["-k", "SeriesNumber", "-k", "Modality", "-k", "RequestAttributesSequence"]
+    for syntax in ("-xi", "-xe", "-xb"):
+        done = dcmtk.run(*argv, *keys, syntax)
+        assert done.stdout.count("[third") == 2, done.stdout
+        assert "Received Final Find Response (Success)" in done.stdout
+
+
 def test_findscu_finds(find_archive: Start, dcmtk: Dcmtk) -> None:
     archive = find_archive(OBJECTS)
     argv = ["findscu", "-v", "-S", "-aec", "DCM4CHEE", "127.0.0.1", str(archive.system.port)]
