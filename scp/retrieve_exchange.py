@@ -130,9 +130,9 @@ class RetrieveExchange:
         if result.status == RetrieveStatus.CANCELED:
             response.NumberOfRemainingSuboperations = _us(result.counts.remaining)
         if result.error_comment:
-            response.ErrorComment = comment(result.error_comment)
+            setattr(response, "ErrorComment", comment(result.error_comment))  # noqa: B010 - typed None
         if offending_tag is not None:
-            response.OffendingElement = [offending_tag]
+            setattr(response, "OffendingElement", [offending_tag])  # noqa: B010 - typed None
         if result.failed_sop_instance_uids:
             response.Identifier = BytesIO(self._failed_list(result.failed_sop_instance_uids))
         self._send(response)
@@ -188,7 +188,7 @@ def attach(assoc: StoreAssociation, services: RetrieveServices) -> None:
         assoc.dimse.cancel_req = {}
         assoc.dul._idle_timer.restart()  # noqa: SLF001
 
-    assoc._serve_request = serve  # type: ignore[method-assign]  # noqa: SLF001
+    assoc._serve_request = serve  # type: ignore[method-assign,assignment]  # noqa: SLF001
 
 
 def _fits(message: C_MOVE | C_GET, context: PresentationContext) -> bool:

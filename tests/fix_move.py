@@ -1,4 +1,6 @@
-"""An SCP process with workers in the test's process, and an external archive that obeys a script."""
+"""An SCP process, workers in the test's process, and an external archive that obeys a script."""
+
+# ruff: noqa: ANN401 - what pynetdicom hands out, and options that are passed on
 
 import contextlib
 import threading
@@ -101,7 +103,7 @@ def _response(status: Dataset, identifier: Dataset | None) -> Response:
     listed = [uids] if isinstance(uids, str) else uids
     return Response(
         int(status.Status),
-        counts,  # type: ignore[arg-type] # four of them
+        counts,
         str(status.get("ErrorComment", "") or ""),
         tuple(sorted(map(str, listed))),
     )
@@ -119,9 +121,9 @@ class MoveTalk:
         self.archive = archive
         self.assoc = assoc
         self.calling_aet = str(assoc.requestor.ae_title).strip()
-        self.message_id = int(request.MessageID)
+        self.message_id = int(request.MessageID or 0)
         self.destination = str(request.MoveDestination).strip()
-        self.identifier = decode(request.Identifier, True, True)
+        self.identifier = decode(request.Identifier or BytesIO(), True, True)
         self._request = request
         self._context_id = context.context_id
 
@@ -135,7 +137,7 @@ class MoveTalk:
         files: Sequence[Path],
         *,
         calling_aet: str | None = None,
-        originator: tuple[str, int] | None | str = "echo",
+        originator: tuple[str, int] | str | None = "echo",
         port: int | None = None,
     ) -> list[int | None]:
         """Store files at the destination, Move Originator as the standard wants it."""
@@ -182,7 +184,7 @@ class MoveTalk:
             dataset.FailedSOPInstanceUIDList = list(failed_uids)
             response.Identifier = BytesIO(encode(dataset, True, True) or b"")
         if comment is not None:
-            response.ErrorComment = comment
+            setattr(response, "ErrorComment", comment)  # noqa: B010 - typed None
         self.assoc.dimse.send_msg(response, self._context_id)
 
     def deliver(self, files: Sequence[Path], **kwargs: Any) -> None:
@@ -311,7 +313,7 @@ class MoveSite:
         sent = send_files(list(study.files.values()), self.port)
         assert set(sent.statuses.values()) == {0}
 
-    def study(self, **shape: int) -> Study:
+    def study(self, **shape: Any) -> Study:
         """Make a study and put it into the archive."""
         (study,) = generate_studies(self.directory / "objects", studies=1, **shape)
         self.store(study)

@@ -48,9 +48,7 @@ def test_through_the_archive(
     assert (again.status, again.counters) == (0, Counters(None, 6, 0, 0))
 
 
-def test_proxy(
-    retrieval: Retrieval, peer: DcmtkStoreScp, archive: Qrscp, tmp_path: Path
-) -> None:
+def test_proxy(retrieval: Retrieval, peer: DcmtkStoreScp, archive: Qrscp, tmp_path: Path) -> None:
     study = purged_study(retrieval, archive, tmp_path, instances=4)
     moved = retrieval.study(study)
     assert moved.status == 0, moved.output + retrieval.system.explain()

@@ -84,7 +84,8 @@ def test_destination_down(moves: MoveSite) -> None:
 # --- the other archive does not come about
 
 
-def test_archive_not_in_the_directory(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_archive_not_in_the_directory(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study = moves.study(instances=2)
     moves.purge(study, "STORESCP")
@@ -96,7 +97,8 @@ def test_archive_not_in_the_directory(moves: MoveSite, peer: StoreScp) -> None:
     assert "GONE" in final.comment
 
 
-def test_archive_down(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_archive_down(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     moves.place("QRSCP", free_port())
     study, _ = purged(moves, instances=2)
@@ -106,9 +108,8 @@ def test_archive_down(moves: MoveSite, peer: StoreScp) -> None:
     assert "cannot connect to QRSCP" in final.comment
 
 
-def test_archive_accepts_and_says_nothing(
-    moves: MoveSite, peer: StoreScp, raw_peer: object
-) -> None:
+@pytest.mark.usefixtures("peer")
+def test_archive_accepts_and_says_nothing(moves: MoveSite, raw_peer: object) -> None:
     moves.set(**THROUGH)
     moves.limits(dcmRetrieveTimeout="1000")
     study, _ = purged(moves, instances=2)
@@ -123,7 +124,8 @@ def test_archive_accepts_and_says_nothing(
     assert "QRSCP" in final.comment
 
 
-def test_archive_does_not_know_this_one(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_archive_does_not_know_this_one(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, _ = purged(moves, instances=2)
     moves.archive(lambda talk: talk.respond(A801, comment="who is that"))
@@ -137,7 +139,8 @@ def test_archive_does_not_know_this_one(moves: MoveSite, peer: StoreScp) -> None
 # --- the other archive does less than it says
 
 
-def test_success_with_nothing_delivered(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_success_with_nothing_delivered(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, _ = purged(moves, instances=2)
     moves.archive(lambda talk: talk.respond(0))
@@ -146,7 +149,8 @@ def test_success_with_nothing_delivered(moves: MoveSite, peer: StoreScp) -> None
     assert final.failed_uids == uids(study)
 
 
-def test_some_of_the_objects_fail_there(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_some_of_the_objects_fail_there(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, files = purged(moves, instances=5)
     lost = sorted(study.files)[:2]
@@ -161,7 +165,8 @@ def test_some_of_the_objects_fail_there(moves: MoveSite, peer: StoreScp) -> None
     assert final.failed_uids == tuple(lost)
 
 
-def test_dies_on_the_way(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_dies_on_the_way(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, files = purged(moves, instances=4)
 
@@ -176,7 +181,8 @@ def test_dies_on_the_way(moves: MoveSite, peer: StoreScp) -> None:
     assert final.failed_uids == (files[3].stem,)
 
 
-def test_releases_without_a_final_response(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_releases_without_a_final_response(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, files = purged(moves, instances=2)
 
@@ -189,7 +195,8 @@ def test_releases_without_a_final_response(moves: MoveSite, peer: StoreScp) -> N
     assert (final.status, final.counts) == (B000, (None, 1, 1, 0))
 
 
-def test_pending_for_ever(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_pending_for_ever(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     moves.limits(dcmRetrieveTimeout="500")
     study, files = purged(moves, instances=2)
@@ -248,7 +255,8 @@ def test_objects_that_are_here_already_are_passed_on(moves: MoveSite, peer: Stor
     assert sorted(peer.received_uids()) == list(uids(study))  # each once
 
 
-def test_objects_that_come_after_the_final_response(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_objects_that_come_after_the_final_response(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, files = purged(moves, instances=2)
 
@@ -293,7 +301,8 @@ def test_archive_down_does_not_keep_the_rest_from_being_sent(
 # --- cancel
 
 
-def test_cancel_is_relayed(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_cancel_is_relayed(moves: MoveSite) -> None:
     moves.set(**THROUGH, dcmSendPendingCMoveInterval="PT1S")
     study, files = purged(moves, instances=4)
 
@@ -327,7 +336,8 @@ def test_cancel_of_a_proxied_move(moves: MoveSite, peer: StoreScp) -> None:
     assert not archive.errors
 
 
-def test_cancel_at_an_archive_that_does_not_listen(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_cancel_at_an_archive_that_does_not_listen(moves: MoveSite) -> None:
     moves.set(**THROUGH, dcmSendPendingCMoveInterval="PT1S")
     moves.limits(dcmResponseTimeout="1000")
     study, files = purged(moves, instances=3)
@@ -360,7 +370,8 @@ def test_proxy_carries_the_original_destination(moves: MoveSite, peer: StoreScp)
     assert moves.site.count("location") == 0
 
 
-def test_proxy_relays_a_refusal(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_proxy_relays_a_refusal(moves: MoveSite) -> None:
     study, _ = purged(moves, instances=2)
     moves.archive(lambda talk: talk.respond(A801, comment="STORESCP unknown here"))
     final = moves.client().study(study)
@@ -368,7 +379,8 @@ def test_proxy_relays_a_refusal(moves: MoveSite, peer: StoreScp) -> None:
     assert final.counts == (None, 0, 2, 0)
 
 
-def test_proxy_relays_failures_with_their_uids(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_proxy_relays_failures_with_their_uids(moves: MoveSite) -> None:
     study, _ = purged(moves, instances=3)
     lost = sorted(study.files)[:2]
     moves.archive(lambda talk: talk.respond(B000, (None, 1, 2, 0), failed_uids=lost))
@@ -377,7 +389,8 @@ def test_proxy_relays_failures_with_their_uids(moves: MoveSite, peer: StoreScp) 
     assert final.failed_uids == tuple(lost)
 
 
-def test_proxy_whose_archive_dies(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_proxy_whose_archive_dies(moves: MoveSite) -> None:
     study, _ = purged(moves, instances=3)
 
     def die(talk: MoveTalk) -> None:

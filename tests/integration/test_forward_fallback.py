@@ -27,7 +27,8 @@ def unknown(tmp_path: Path) -> Study:
     return generate_studies(tmp_path / "elsewhere", studies=1, instances=3, root="1.2.7.7")[0]
 
 
-def test_unknown_without_fallback_is_an_empty_success(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_unknown_without_fallback_is_an_empty_success(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     final = moves.client().move(QueryRetrieveLevel="STUDY", StudyInstanceUID="1.2.99")
     assert (final.status, final.counts) == (0, (None, 0, 0, 0))
@@ -58,16 +59,16 @@ def test_unknown_by_the_fallback_as_a_proxy(
     assert moves.site.count("study") == 0
 
 
-def test_unknown_there_too(moves: MoveSite, peer: StoreScp, unknown: Study) -> None:
+@pytest.mark.usefixtures("peer")
+def test_unknown_there_too(moves: MoveSite, unknown: Study) -> None:
     moves.set(**INTO_ARCHIVE)
     moves.archive(lambda talk: talk.respond(0, (None, 0, 0, 0)))
     final = moves.client().study(unknown)
     assert (final.status, final.counts) == (0, (None, 0, 0, 0))
 
 
-def test_fallback_that_counts_more_than_arrives(
-    moves: MoveSite, peer: StoreScp, unknown: Study
-) -> None:
+@pytest.mark.usefixtures("peer")
+def test_fallback_that_counts_more_than_arrives(moves: MoveSite, unknown: Study) -> None:
     moves.set(**INTO_ARCHIVE)
     files = list(unknown.files.values())
 
@@ -81,14 +82,16 @@ def test_fallback_that_counts_more_than_arrives(
     assert "1 arrived" in final.comment
 
 
-def test_fallback_that_refuses(moves: MoveSite, peer: StoreScp, unknown: Study) -> None:
+@pytest.mark.usefixtures("peer")
+def test_fallback_that_refuses(moves: MoveSite, unknown: Study) -> None:
     moves.set(**INTO_ARCHIVE)
     moves.archive(lambda talk: talk.respond(A801))
     final = moves.client().study(unknown)
     assert (final.status, final.counts) == (A702, (None, 0, 0, 0))
 
 
-def test_fallback_never_asks_the_requestor(moves: MoveSite, peer: StoreScp, unknown: Study) -> None:
+@pytest.mark.usefixtures("peer")
+def test_fallback_never_asks_the_requestor(moves: MoveSite, unknown: Study) -> None:
     moves.set(**INTO_ARCHIVE)
     archive = moves.archive(lambda talk: talk.respond(0))
     final = moves.client("QRSCP").study(unknown)
@@ -96,7 +99,8 @@ def test_fallback_never_asks_the_requestor(moves: MoveSite, peer: StoreScp, unkn
     assert not archive.talks
 
 
-def test_whole_patient_from_the_fallback(moves: MoveSite, peer: StoreScp, unknown: Study) -> None:
+@pytest.mark.usefixtures("peer")
+def test_whole_patient_from_the_fallback(moves: MoveSite, unknown: Study) -> None:
     moves.set(**INTO_ARCHIVE)
     archive = moves.archive(lambda talk: talk.deliver(list(unknown.files.values())))
     final = moves.client().move(
@@ -121,7 +125,8 @@ def test_alternative_for_files_on_foreign_storages(moves: MoveSite, peer: StoreS
     assert (back.status, back.counts, len(archive.talks)) == (0, (None, 0, 0, 0), 1)
 
 
-def test_nobody_holds_the_files(moves: MoveSite, peer: StoreScp) -> None:
+@pytest.mark.usefixtures("peer")
+def test_nobody_holds_the_files(moves: MoveSite) -> None:
     study = moves.study(instances=2)
     moves.purge(study, None, force=True)
     final = moves.client().study(study)

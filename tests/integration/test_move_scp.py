@@ -1,13 +1,16 @@
 """The C-MOVE SCP: what it refuses, what it relays, and that it always answers once."""
 
+from typing import Any
+
 import pytest
 from pynetdicom.events import Event
 
 from tests.fix_move import PATIENT_ROOT_MOVE, STUDY_ROOT_MOVE, MoveSite
 from tests.fix_peer import StoreScp
 from tests.fix_process import free_port, wait_until
-from tests.fix_system import ARCHIVE_AE
+from tests.fix_system import ARCHIVE_AE, DEVICES
 
+STORESCP = f"dicomAETitle=STORESCP,dicomDeviceName=storescp,{DEVICES}"
 A702, A801, A900, B000, FE00, FF00 = 0xA702, 0xA801, 0xA900, 0xB000, 0xFE00, 0xFF00
 
 
@@ -34,7 +37,7 @@ def start_peer(moves: MoveSite, **options: object) -> StoreScp:
     ],
 )
 def test_identifier_is_refused(
-    moves: MoveSite, model: str, keys: dict[str, str], words: str
+    moves: MoveSite, model: str, keys: dict[str, Any], words: str
 ) -> None:
     # the identifier is looked at before the destination, which nobody knows here either
     final = moves.client().move("NOWHERE", model, **keys)
@@ -74,8 +77,8 @@ def test_sub_operations_name_their_move(moves: MoveSite) -> None:
             (
                 event.assoc.requestor.ae_title,
                 str(request.MoveOriginatorApplicationEntityTitle).strip(),
-                int(request.MoveOriginatorMessageID),
-                int(request.Priority),
+                int(request.MoveOriginatorMessageID or 0),
+                int(request.Priority or 0),
             )
         )
         return 0
@@ -207,8 +210,8 @@ def test_what_the_destination_cannot_take(
 ) -> None:
     start_peer(moves)
     moves.site.configure(
-        """\
-        dn: cn=MR SCP,dicomAETitle=STORESCP,dicomDeviceName=storescp,cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org
+        f"""\
+        dn: cn=MR SCP,{STORESCP}
         changetype: add
         objectClass: dicomTransferCapability
         cn: MR SCP

@@ -128,7 +128,9 @@ def test_identifier_survives_its_data_set(
     depth = ["STUDY", "SERIES", "IMAGE"].index(level)
     lists = [tuple(uids) for uids in (studies, series, sops)[: depth + 1]]
     lists = [uids[:1] for uids in lists[:-1]] + lists[-1:]
-    made = RetrieveIdentifier(RetrieveLevel(level), *lists)
+    keys = dict(zip(("study", "series", "sop"), lists, strict=False))
+    fields = {f"{name}_instance_uids": uids for name, uids in keys.items()}
+    made = RetrieveIdentifier(RetrieveLevel(level), **fields)  # type: ignore[arg-type] # no others
     assert check_identifier(STUDY_ROOT_MOVE, identifier_dataset(made), Leniency()) == made
 
 
