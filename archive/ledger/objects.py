@@ -65,13 +65,8 @@ def store_object(
     ).fetchone()
     assert row is not None  # noqa: S101 - the function always returns one row
     kind, instance_pk, obsolete, staged, patient_conflict = row
-    return StoreResult(
-        kind=StoreKind(kind),
-        instance_pk=instance_pk,
-        obsolete_files=tuple(_stored_file(location) for location in obsolete),
-        staged_tasks=staged,
-        patient_conflict=patient_conflict,
-    )
+    files = tuple(_stored_file(location) for location in obsolete)
+    return StoreResult(StoreKind(kind), instance_pk, files, staged, patient_conflict)
 
 
 def known_paths(tx: Transaction, storage_id: str, paths: Sequence[str]) -> set[str]:
