@@ -51,6 +51,11 @@ test-integration: venv-dev test-packages ## Run the tests of one room against re
 test-faults: venv-dev test-packages ## Run the tests that kill processes and misuse peers
 	@$(PYTEST) tests/faults
 
+.PHONY: chaos
+chaos: venv-dev test-packages ## Random faults over the whole system: SECONDS=600 SEED=n
+	@CHAOS_SECONDS=$(or $(SECONDS),600) CHAOS_SEED=$(SEED) \
+	  $(BIN)/python -m pytest -s -p no:randomly tests/faults/test_chaos.py
+
 .PHONY: test-acceptance
 test-acceptance: venv-dev test-packages ## Run the tests of the whole system as a user sees it
 	@$(PYTEST) tests/acceptance

