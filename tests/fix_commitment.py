@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -114,8 +115,10 @@ class CommitmentScu(Peer):
         super().__init__(title, port)
         self.reports: list[tuple[int, Report]] = []
         self._status = status
-        flags = {"scu_role": True, "scp_role": True} if role else {}
-        self._ae.add_supported_context(STORAGE_COMMITMENT_PUSH_MODEL, **flags)
+        taken = True if role else None
+        self._ae.add_supported_context(
+            STORAGE_COMMITMENT_PUSH_MODEL, scu_role=taken, scp_role=taken
+        )
 
     def ask(
         self, port: int, references: Sequence[SopReference], transaction_uid: str, **how: object
@@ -133,7 +136,7 @@ class CommitmentScu(Peer):
             WELL_KNOWN_INSTANCE,
         )
         association.release()
-        return status.get("Status")
+        return _status(status)
 
     def wait_for(self, count: int, deadline_s: float = 60.0) -> list[tuple[int, Report]]:
         """Wait until `count` reports came and return (event type, report) of all so far."""
@@ -150,7 +153,7 @@ class CommitmentScu(Peer):
 
     def _on_report(self, event: Event) -> tuple[int, None]:
         with self._lock:
-            self.reports.append((event.event_type, read_report(event.event_information)))
+            self.reports.append((event.event_type or 0, read_report(event.event_information)))
         return self._status(event), None
 
 
@@ -166,14 +169,14 @@ def send_report(
     ae = AE(sender)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
     ae.add_requested_context(STORAGE_COMMITMENT_PUSH_MODEL)
-    roles = [build_role(STORAGE_COMMITMENT_PUSH_MODEL, scp_role=True)] if role else []
+    roles: list[Any] = [build_role(STORAGE_COMMITMENT_PUSH_MODEL, scp_role=True)] if role else []
     association = ae.associate("127.0.0.1", port, ae_title="DCM4CHEE", ext_neg=roles)
     assert association.is_established
     status, _ = association.send_n_event_report(
         dataset, event_type, STORAGE_COMMITMENT_PUSH_MODEL, WELL_KNOWN_INSTANCE
     )
     association.release()
-    return status.get("Status")
+    return _status(status)
 
 
 def report_on(association: Association, report: Report) -> int | None:
@@ -184,7 +187,11 @@ def report_on(association: Association, report: Report) -> int | None:
         STORAGE_COMMITMENT_PUSH_MODEL,
         WELL_KNOWN_INSTANCE,
     )
-    return status.get("Status")
+    return _status(status)
+
+
+def _status(response: Dataset) -> int | None:
+    return int(response.Status) if "Status" in response else None
 
 
 @dataclass
@@ -222,6 +229,18 @@ class CommitmentBench:
     def ask(self) -> Outcome:
         """Perform the waiting request for commitment."""
         return self.run(TaskKind.STGCMT_SCU, "StgCmtSCU")
+
+    def ask_again(self, error: type[Exception]) -> None:
+        """Perform the waiting request, which ends with `error`, and leave it to be retried."""
+        with self.bench.ledger.transaction() as tx:
+            (hint,) = tasks.dispatch(tx, DEVICE, "StgCmtSCU", 100)
+        with self.bench.ledger.transaction() as tx:
+            task = tasks.claim(tx, hint, worker="test", lease_s=300.0)
+        assert task is not None
+        with pytest.raises(error):
+            CommitmentProcessor().perform(task, self.bench.context())
+        with self.bench.ledger.transaction() as tx:
+            tasks.release(tx, task, actor="test", reason="test")
 
     def by_hand(self, study: str, held_by: str | None = "EXP") -> None:
         """Stage a request for commitment without an export."""

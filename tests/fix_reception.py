@@ -95,7 +95,7 @@ class Modality:
         assert association.is_established
         status, _ = association.send_n_create(dataset, MPPS, uid)
         association.release()
-        return status.get("Status")
+        return int(status.Status) if "Status" in status else None
 
     def change(self, uid: str, dataset: Dataset) -> int | None:
         """Send an N-SET and return the status of its response."""
@@ -103,4 +103,4 @@ class Modality:
         assert association.is_established
         status, _ = association.send_n_set(dataset, MPPS, uid)
         association.release()
-        return status.get("Status")
+        return int(status.Status) if "Status" in status else None

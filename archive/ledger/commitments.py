@@ -307,7 +307,7 @@ def note_step(tx: Transaction, pk: int, step: Step, instances: Sequence[OpenInst
 
 
 def close_due(tx: Transaction, pk: int, status: CommitmentStatus | None) -> None:
-    """Note that a request that was due has been dealt with; None leaves its status."""
+    """Note that a request that was due has been dealt with; None: by what was reported."""
     tx.execute(load_queries("commitments")["close_due"], {"pk": pk, "status": status})
 
 

@@ -42,12 +42,12 @@ Archive = tuple[CommitmentBench, str, StoreScp]
 
 
 def configure(
-    archive: Archive, peer: CommitmentScp, *properties: tuple[str, str], **more: object
+    archive: Archive, peer: CommitmentScp, *properties: tuple[str, str], **more: tuple[str, ...]
 ) -> None:
     bench = archive[0].bench
     known = {"StgCmtSameAssociation": "PT0S", **dict(properties)}
     bench.add(
-        exporter(storage_commitment_scp=peer.title, properties=tuple(known.items()), **more),
+        exporter(storage_commitment_scp=peer.title, properties=tuple(known.items()), **more)  # type: ignore[arg-type],
         remote_ae(peer.title, peer.port),
     )
 
@@ -310,6 +310,10 @@ def test_abort_after_the_request_leaves_it_open_for_its_report(
     recorded = bench.report(peer.received[0].report())
     assert recorded is not None
     assert recorded.status == "COMPLETED"
+    bench.by_hand(study)
+    bench.ask_again(PeerError)
+    bench.ask_again(PeerError)
+    assert [each.status for each in bench.commitments(study)] == ["COMPLETED", "FAILED", "PENDING"]
 
 
 def test_notification_waits_for_the_commitment_of_everything(

@@ -1,6 +1,11 @@
 """One answer per study and destination, and which studies are not complete."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +119,25 @@ def test_complete_study_is_not_listed(
     assert found.received == 3
     assert dict(found.destinations[0].notified) == {"IANSCP": 3}
     assert Reconciler(bench.bench.ledger, bench.bench).incomplete() == []
+
+
+def test_on_the_command_line(
+    commitment_bench: CommitmentBench, study: Study, ledger_url: str, tmp_path: Path
+) -> None:
+    commitment_bench.bench.add(exporter())
+    commitment_bench.export(study.study_instance_uid)
+    environment = {**os.environ, "DATABASE_URL": ledger_url, "DICOMQ_DATA": str(tmp_path)}
+
+    def run(*arguments: str) -> str:
+        argv = [sys.executable, "-m", "celery", "-A", "workers", "studies", *arguments]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shown = run("show", study.study_instance_uid)
+    assert "3 instances received" in shown
+    assert "acknowledged (STORESCP)" in shown
+    answer = json.loads(run("show", study.study_instance_uid, "--json"))["reconciliation"]
+    assert (answer["complete"], answer["destinations"][0]["acknowledged"]) == (False, 2)
+    assert study.study_instance_uid in run("incomplete")
+    assert study.study_instance_uid not in run("incomplete", "--older-than", "PT1H")

@@ -20,6 +20,12 @@ from workers.commands.output import (
     print_table,
 )
 from workers.commands.purge import purge
+from workers.commands.reconciliation import (
+    incomplete,
+    print_reconciliation,
+    reconciled,
+    reconciliation_json,
+)
 from workers.commands.session import CommandError, Session, session, told
 
 if TYPE_CHECKING:
@@ -41,6 +47,7 @@ def studies() -> None:
 
 
 studies.add_command(purge)
+studies.add_command(incomplete)
 
 
 @studies.command("list", cls=CeleryCommand, epilog=examples("studies list --date 20261101-"))
@@ -113,10 +120,12 @@ def show_study(study_instance_uid: str, *, as_json: bool) -> None:
             raise CommandError(msg)
         series = ledger_studies.series(tx, study_instance_uid)
         holdings = ledger_studies.holdings(tx, study_instance_uid)
+        state = reconciled(opened, study_instance_uid)
     study = _as_json(found[0])
     if as_json:
         held = [asdict(each) | {"latest_time": local_time(each.latest_time)} for each in holdings]
-        print_json(study | {"series": [asdict(each) for each in series], "holdings": held})
+        more = {"reconciliation": reconciliation_json(state)} if state else {}
+        print_json(study | {"series": [asdict(each) for each in series], "holdings": held} | more)
         return
     print_fields((name.replace("_", " "), value) for name, value in study.items() if value != [])
     print_table(
@@ -135,6 +144,8 @@ def show_study(study_instance_uid: str, *, as_json: bool) -> None:
             for each in holdings
         ],
     )
+    if state is not None:
+        print_reconciliation(state)
 
 
 @studies.command(

@@ -48,8 +48,12 @@ WHERE k.pk = %(task_pk)s
 ORDER BY s.pk, i.pk;
 
 -- open_request --
--- Remember a request before it is sent: its report may be faster than its response.
-WITH opened AS (
+-- Remember a request before it is sent: its report may be faster than its response. It takes the place of requests of
+-- the same task whose response never came.
+WITH replaced AS (
+    UPDATE commitment SET status = 'FAILED', escalated_time = clock_timestamp()
+    WHERE task_fk = %(task_pk)s AND accepted_time IS NULL AND status = 'PENDING'
+), opened AS (
     INSERT INTO commitment (transaction_uid, task_fk, task_round, device_name, local_aet, remote_aet, exporter_id,
                             batch_id, study_instance_uid, rung, retrieve_aet, after_committed, num_instances)
     SELECT %(transaction_uid)s, k.pk, k.round, k.device_name, k.local_aet, k.remote_aet, k.exporter_id, k.batch_id,
@@ -117,7 +121,10 @@ UPDATE commitment_instance SET step = %(step)s WHERE commitment_fk = %(pk)s AND 
 -- A request that was due has been dealt with.
 UPDATE commitment
 SET escalated_time = clock_timestamp(), deadline = NULL,
-    status = CASE WHEN %(status)s::text IS NULL THEN status ELSE %(status)s END
+    status = CASE WHEN %(status)s::text IS NOT NULL THEN %(status)s::text
+                  WHEN status = 'PENDING' AND num_committed > 0 THEN 'WARNING'
+                  WHEN status = 'PENDING' THEN 'FAILED'
+                  ELSE status END
 WHERE pk = %(pk)s;
 
 -- export_again --
