@@ -87,13 +87,8 @@ def page(
     tx: Transaction, wanted: StudyFilter, *, before_pk: int | None = None, limit: int = 50
 ) -> list[StudySummary]:
     """Return matching studies, the latest received first, from before a primary key on."""
-    parameters: dict[str, Any] = {"limit": limit}
-    conditions = [sql.SQL("true")]
-    for name, condition in _CONDITIONS.items():
-        value = getattr(wanted, name)
-        if value:
-            conditions.append(sql.SQL(condition))
-            parameters[name] = list(value) if isinstance(value, tuple) else value
+    conditions, parameters = _matching(wanted)
+    parameters["limit"] = limit
     if before_pk is not None:
         conditions.append(sql.SQL("t.pk < %(before_pk)s"))
         parameters["before_pk"] = before_pk
@@ -101,6 +96,27 @@ def page(
         conditions=sql.SQL(" AND ").join(conditions)
     )
     return [StudySummary(*row) for row in tx.execute(query, parameters)]
+
+
+def count(tx: Transaction, wanted: StudyFilter) -> int:
+    """Return how many studies match."""
+    conditions, parameters = _matching(wanted)
+    query = sql.SQL(load_queries("studies")["count"]).format(
+        conditions=sql.SQL(" AND ").join(conditions)
+    )
+    row = tx.execute(query, parameters).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _matching(wanted: StudyFilter) -> tuple[list[sql.SQL], dict[str, Any]]:
+    parameters: dict[str, Any] = {}
+    conditions = [sql.SQL("true")]
+    for name, condition in _CONDITIONS.items():
+        value = getattr(wanted, name)
+        if value:
+            conditions.append(sql.SQL(condition))
+            parameters[name] = list(value) if isinstance(value, tuple) else value
+    return conditions, parameters
 
 
 def series(tx: Transaction, study_instance_uid: str) -> list[SeriesSummary]:

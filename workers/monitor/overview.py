@@ -1,7 +1,7 @@
 """The overview: what needs somebody's attention, worst first."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from typing_extensions import override
@@ -12,7 +12,7 @@ from archive.ledger import commitments
 from archive.ledger.commitments import CommitmentGauges
 from archive.model.gates import GateState
 from archive.model.task import TaskStatus
-from archive.model.task_filter import TaskFilter
+from archive.model.task_filter import TaskFilter, TimeRange
 from workers.gatekeeping import DestinationView, QueueView
 from workers.monitor import wording
 from workers.monitor.handler import PageHandler
@@ -58,8 +58,12 @@ class OverviewPage(PageHandler):
         with services.ledger.statement() as tx:
             gauges = commitments.gauges(tx, services.settings.device_name)
         queues, destinations = services.queues(), services.destinations()
+        long_running = TaskFilter(
+            statuses=(TaskStatus.IN_PROCESS,), updated=TimeRange(until=now - timedelta(hours=1))
+        )
         notices = [
             *task_notices(counts),
+            *long_notices(services.operations(self.actor).count(long_running)),
             *(notice for view in queues for notice in queue_notices(view, now)),
             *(notice for view in destinations for notice in destination_notices(view, now)),
             *commitment_notices(gauges),
@@ -98,6 +102,15 @@ def task_notices(counts: dict[TaskStatus, int]) -> list[Notice]:
         title = f"{wording.number(warned)} tasks ended with a warning"
         found.append(Notice("warn", title, advice, "dicomq-queues", "status=WARNING"))
     return found
+
+
+def long_notices(count: int) -> list[Notice]:
+    """Return what tasks mean that have been IN PROCESS for more than an hour."""
+    if not count:
+        return []
+    title = f"{wording.number(count)} tasks are in process for more than an hour"
+    advice = "A slow peer, or a very large study: see the task; cancel it to give its place free"
+    return [Notice("warn", title, advice, "dicomq-queues", "status=IN+PROCESS&orderby=updatedTime")]
 
 
 def queue_notices(view: QueueView, now: datetime) -> list[Notice]:

@@ -87,6 +87,19 @@ class ExportStudies(JsonHandler):
         yield from (Entity(str(uid), series) for uid in chosen)
 
 
+class StudyCount(JsonHandler):
+    """How many studies match."""
+
+    async def get(self) -> None:
+        """Answer with the number."""
+        wanted = study_filter(normalized(self.queries))
+        self.write_json({"count": await self.run(self._count, wanted)})
+
+    def _count(self, wanted: StudyFilter) -> int:
+        with self.services.ledger.statement() as tx:
+            return studies.count(tx, wanted)
+
+
 class RetrieveStudy(JsonHandler):
     """Retrieve a study from an external archive."""
 

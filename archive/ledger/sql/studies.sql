@@ -10,6 +10,10 @@ SELECT t.pk, t.study_instance_uid, p.patient_id, p.patient_name, t.study_date, t
 FROM study t JOIN patient p ON p.pk = t.patient_fk
 WHERE {conditions} ORDER BY t.pk DESC LIMIT %(limit)s;
 
+-- count --
+-- How many studies match.
+SELECT count(*) FROM study t JOIN patient p ON p.pk = t.patient_fk WHERE {conditions};
+
 -- series --
 -- Series of a study in order of reception.
 SELECT s.series_instance_uid, s.modality, s.series_number, s.series_description,

@@ -204,8 +204,13 @@
     return { studies, words: `${studies.length} stud${studies.length === 1 ? "y" : "ies"}` };
   }
 
-  function exportDialog(button) {
+  async function exportDialog(button) {
     const chosen = chosenStudies(button);
+    if (chosen.query) {
+      const found = await ask(`${base}/api/studies/count?${chosen.query === "-" ? "" : chosen.query}`);
+      if (!found.count) throw new Error("No study matches");
+      chosen.words = `all ${number(found.count)} studies that match`;
+    }
     const exporters = JSON.parse(part.dataset.exporters);
     if (!exporters.length) throw new Error("No exporter is configured: import a dcmExporter entry");
     const [exporterLabel, exporter] = field("Exporter", { id: "dq-exporter", required: "" }, exporters);
