@@ -47,7 +47,12 @@ def configure(
     bench = archive[0].bench
     known = {"StgCmtSameAssociation": "PT0S", **dict(properties)}
     bench.add(
-        exporter(storage_commitment_scp=peer.title, properties=tuple(known.items()), **more)  # type: ignore[arg-type],
+        exporter(
+            "STORESCP",
+            storage_commitment_scp=peer.title,
+            properties=tuple(known.items()),
+            **more,
+        ),
         remote_ae(peer.title, peer.port),
     )
 
