@@ -15,6 +15,14 @@ dcmExternalRetrieveAEDestination: DCM4CHEE
 """
 
 
+def import_printed_ldif(retrieval: Retrieval, ldif: Path) -> None:
+    """Import the record of the page and return when every process has read it."""
+    ldif.write_text(LDIF)
+    imported = retrieval.celery("config", "import", str(ldif))
+    assert imported.returncode == 0, imported.stdout
+    retrieval.system.configure()
+
+
 def test_purged_study_is_fetched_and_delivered(retrieval: Retrieval, tmp_path: Path) -> None:
     """Objects that were deleted here come from the other archive, through here, to STORESCP."""
     # storescp -b STORESCP:11115, and the long term archive with the study in it
@@ -31,12 +39,7 @@ def test_purged_study_is_fetched_and_delivered(retrieval: Retrieval, tmp_path: P
     refused = retrieval.purge(study, None)
     assert refused.returncode == 0, refused.stdout  # nothing left to lose
 
-    ldif = tmp_path / "external-retrieve.ldif"
-    ldif.write_text(LDIF)
-    imported = retrieval.celery("config", "import", str(ldif))
-    assert imported.returncode == 0, imported.stdout
-    retrieval.system.configure()  # until every process has read it
-
+    import_printed_ldif(retrieval, tmp_path / "external-retrieve.ldif")
     # movescu -c DCM4CHEE@localhost:11112 -m StudyInstanceUID=... --dest STORESCP
     moved = retrieval.study(study)
     assert moved.exit_status == 0, moved.output

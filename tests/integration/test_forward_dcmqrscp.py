@@ -23,9 +23,11 @@ def archive(retrieval: Retrieval, peer: DcmtkStoreScp) -> Qrscp:
     return retrieval.qrscp(destinations={"STORESCP": peer.port})
 
 
-def purged_study(retrieval: Retrieval, archive: Qrscp, directory: Path, **shape: int) -> Study:
+def purged_study(
+    retrieval: Retrieval, archive: Qrscp, directory: Path, *, series: int = 1, instances: int
+) -> Study:
     """Return a study that is in both archives, its files purged in ours."""
-    (study,) = generate_studies(directory / "o", studies=1, **shape)
+    (study,) = generate_studies(directory / "o", studies=1, series=series, instances=instances)
     archive.store(list(study.files.values()))
     retrieval.store(study)
     done = retrieval.purge(study, archive.title)
