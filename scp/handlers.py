@@ -38,6 +38,7 @@ from scp.retrieve_exchange import (
 )
 from scp.statuses import StoreStatus, status_of
 from scp.store import Incoming, Session, StoreService
+from scp.unrecognized import answer_unrecognized
 
 _SUCCESS: Final = StoreAnswer(StoreStatus.SUCCESS)
 _DEFECT: Final = Rejection(
@@ -137,6 +138,7 @@ class Handlers:
         assoc.session = session
         assoc.begin_object = partial(self._begin, session)
         attach(assoc, self._retrieves)
+        answer_unrecognized(assoc)
         log_event(
             _log,
             telemetry.ASSOCIATION_ACCEPTED,

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset
+from pydicom.tag import Tag
+from pynetdicom import AE
 
 from archive.configuration.descriptors import VerificationPolicy
-from archive.ledger import commitments
+from archive.ledger import commitments, tasks
 from archive.model.commitment import (
+    WELL_KNOWN_INSTANCE,
     FailureReason,
     Report,
     ReportedInstance,
@@ -61,8 +64,6 @@ def verify(bench: ExportBench, references: Sequence[SopReference], uid: str = "1
 
 
 def _claimed(bench: ExportBench) -> Task:
-    from archive.ledger import tasks  # noqa: PLC0415
-
     with bench.ledger.transaction() as tx:
         hints = tasks.dispatch(tx, DEVICE, "StgCmtSCP", 1000)
     with bench.ledger.transaction() as tx:
@@ -268,3 +269,16 @@ def test_many_requests_at_once(reachable: Site) -> None:
         thread.join()
     assert answers == [0] * 8
     assert reachable.count("stgcmt_scp_task") == 8
+
+
+def test_other_operations_are_not_recognized(scp: Site) -> None:
+    ae = AE("STORESCP")
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+    ae.add_requested_context(COMMITMENT)
+    association = ae.associate("127.0.0.1", scp.port, ae_title="DCM4CHEE")
+    status, _ = association.send_n_get([Tag(0x00081195)], COMMITMENT, WELL_KNOWN_INSTANCE)
+    assert status.Status == 0x0211
+    status, _ = association.send_n_set(_without("TransactionUID"), COMMITMENT, WELL_KNOWN_INSTANCE)
+    assert status.Status == 0x0211
+    assert association.is_established
+    association.release()
