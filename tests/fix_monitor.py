@@ -74,15 +74,17 @@ class Monitor:
                 return Answer(error.code, dict(error.headers), error.read().decode())
 
 
-def start_monitor(environment: Mapping[str, str], log: Path, *options: str) -> Monitor:
-    """Start ``celery -A workers flower`` on a free port and wait until it answers."""
+def start_monitor(
+    environment: Mapping[str, str], log: Path, *options: str, health: str = "/healthcheck"
+) -> Monitor:
+    """Start ``celery -A workers flower`` on a free port and wait until it answers `health`."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     celery = str(Path(sys.executable).parent / "celery")
     argv = [celery, "-A", "workers", "flower", "--address=127.0.0.1", f"--port={port}", *options]
 
     def answers() -> bool:
-        with urllib.request.urlopen(f"{url}/healthcheck", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{url}{health}", timeout=5) as answer:  # noqa: S310
             return int(answer.status) == 200
 
     return Monitor(url, start_process(argv, log=log, env=environment, ready=answers))

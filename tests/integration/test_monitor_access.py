@@ -121,6 +121,32 @@ def test_without_login_only_this_machine_by_its_name(open_monitor: Monitor) -> N
     assert open_monitor.ask("/dcm4chee-arc/ctrl/reload", "POST").status == 204
 
 
+def test_below_a_prefix_with_everything_from_the_environment(
+    monitor_environment: dict[str, str], tmp_path: Path
+) -> None:
+    roles = tmp_path / "roles"
+    roles.write_text("# who may do what\nanna:admin\n")
+    environment = monitor_environment | {
+        "FLOWER_BASIC_AUTH": "vera:watch,anna:administer",
+        "FLOWER_ROLES_FILE": str(roles),
+        "FLOWER_REST_PREFIX": "/archive",
+    }
+    log = tmp_path / "prefix.log"
+    started = start_monitor(environment, log, "--url_prefix=mon", health="/mon/healthcheck")
+    try:
+        page = started.ask("/mon/dicom/queues", user=VIEWER)
+        assert 'href="/mon/dicom/static/dicomq.css"' in page.body
+        assert 'content="/mon/dicom"' in page.body
+        assert started.ask("/mon/dicom/static/dicomq.js", user=None).status == 200
+        document = json.loads(started.ask("/mon/archive/openapi.json", user=VIEWER).body)
+        assert document["servers"] == [{"url": "/mon/archive"}]
+        reload = "/mon/archive/ctrl/reload"
+        answers = [started.ask(reload, "POST", user=user).status for user in (VIEWER, ADMIN)]
+        assert answers == [403, 204]
+    finally:
+        started.process.stop()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -69,7 +69,8 @@ def _set_up(settings_of: Callable[[], Settings], originals: list[Any]) -> None:
     static = url(
         r"/dicom/static/(.*)", StaticFileHandler, {"path": HERE / "static"}, "dicomq-static"
     )
-    own = [static, *page_routes(), *rest_routes(services.rest_prefix)]
+    root = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
+    own = [static, *page_routes(), *rest_routes(services.rest_prefix, root)]
     kept = [_with_checks(handler) for handler in originals]
     urls.handlers[:] = [*kept[:-1], *own, kept[-1]]
 

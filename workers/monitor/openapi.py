@@ -45,10 +45,16 @@ def all_endpoints() -> list[Endpoint]:
     ]
 
 
-def rest_routes(prefix: str) -> list[URLSpec]:
-    """Return the handlers of the REST interface below `prefix`."""
+def rest_routes(prefix: str, root: str = "") -> list[URLSpec]:
+    """Return the handlers of the REST interface below `prefix`.
+
+    Parameters
+    ----------
+    root
+        Flower's own `--url_prefix`, which clients see before ours.
+    """
     endpoints = all_endpoints()
-    document = partial(_document, openapi(endpoints, prefix))
+    document = partial(_document, openapi(endpoints, f"{root}{prefix}"))
     endpoints.append(Endpoint("GET", "/openapi.json", document, "This document"))
     by_path: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:

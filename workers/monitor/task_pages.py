@@ -40,7 +40,7 @@ _FIELDS = (
     ("taskID", "Task", "4711"),
     ("createdTime", "Created", "2h, 20261121, a-b"),
     ("updatedTime", "Changed", "2h, 20261121, a-b"),
-    ("scheduledTime", "Due", "-+1h, 20261121"),
+    ("scheduledTime", "Due", "20261121, -+1h"),
 )
 _SEEDS_NAMES = {"IANSCU": "IAN Tasks", "StgCmtSCU": "Storage Commitment", "Retrieve": "Retrieve"}
 
