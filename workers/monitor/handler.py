@@ -36,7 +36,6 @@ from workers.operations import UnknownNameError
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 Arguments = dict[str, list[str]]
-MOST_BODY = 16 * 2**20
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none';"
