@@ -139,6 +139,9 @@ class LedgerMachine(RuleBasedStateMachine):
         is_due=st.booleans(),
     )
     def stage(self, kind: TaskKind, remote_aet: str, *, is_due: bool) -> int:
+        return self.put(kind, remote_aet, is_due=is_due)
+
+    def put(self, kind: TaskKind, remote_aet: str, *, is_due: bool) -> int:
         queue = QUEUES[kind is TaskKind.RETRIEVE]
         study = f"1.2.{len(self.model.tasks)}"
         new = NewTask(kind, queue, DEVICE, "ARC", remote_aet, study, exporter_id="X")
@@ -147,10 +150,21 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.tasks[pk] = Expected(kind, queue, remote_aet, is_due=is_due)
         return pk
 
+    @rule(target=claims, kind=st.sampled_from([TaskKind.RETRIEVE, TaskKind.EXPORT]))
+    def start(self, kind: TaskKind) -> object:
+        """Bring a new task to a worker at once, so that running tasks are common."""
+        pk = self.put(kind, "OTHER", is_due=True)
+        hints = self.hand_over(self.model.tasks[pk].queue, 1000)
+        taken = [self.take(hint) for hint in hints if hint.task_pk == pk]
+        return multiple(*(task for task in taken if task is not None))
+
     @rule(target=hints, queue=st.sampled_from(QUEUES))
     def dispatch(self, queue: str) -> object:
+        return multiple(*self.hand_over(queue, LIMIT))
+
+    def hand_over(self, queue: str, limit: int) -> list[Hint]:
         with self.tx() as tx:
-            hints = tasks.dispatch(tx, DEVICE, queue, LIMIT)
+            hints = tasks.dispatch(tx, DEVICE, queue, limit)
         of_queue = {pk: task for pk, task in self.model.tasks.items() if task.queue == queue}
         in_flight = sum(t.dispatched or t.status is S.IN_PROCESS for t in of_queue.values())
         ready = {
@@ -163,13 +177,13 @@ class LedgerMachine(RuleBasedStateMachine):
         }
         handed = {hint.task_pk for hint in hints}
         assert handed <= ready
-        assert len(handed) == min(len(ready), max(0, LIMIT - in_flight))
+        assert len(handed) == min(len(ready), max(0, limit - in_flight))
         for hint in hints:
             task = self.model.tasks[hint.task_pk]
             task.attempt += 1
             task.dispatched = True
             assert hint.attempt == task.attempt
-        return multiple(*hints)
+        return hints
 
     @rule(target=hints, queue=st.sampled_from(QUEUES))
     def redispatch(self, queue: str) -> object:
@@ -187,17 +201,21 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=claims, hint=hints)
     def claim(self, hint: Hint) -> object:
         """Any hint ever published may turn up, any number of times."""
+        task = self.take(hint)
+        return multiple() if task is None else task
+
+    def take(self, hint: Hint) -> Task | None:
         with self.tx() as tx:
             task = tasks.claim(tx, hint, worker="w", lease_s=3600)
         expected = self.model.tasks.get(hint.task_pk)
         fits = expected is not None and expected.dispatched and expected.attempt == hint.attempt
         if expected is None or not fits:
             assert task is None
-            return multiple()
+            return None
         if not self.model.is_open(expected):
             assert task is None
             expected.dispatched = False
-            return multiple()
+            return None
         assert task is not None
         expected.apply(E.CLAIM)
         return task
@@ -297,6 +315,21 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.tx() as tx:
             done = operations.delete_chunk(tx, TaskFilter(task_pks=(pk,)), Chunk(0, 9, "anna"))
         assert done.changed == (self.model.tasks.pop(pk, None) is not None)
+
+    @rule(claimed=claims, again=st.sampled_from([None, True, False]))
+    def stop(self, claimed: Task, again: bool | None) -> None:
+        """Cancel a running task, or reschedule it: it is asked to stop, and scheduled then."""
+        expected = self.held(claimed)
+        if expected is None:
+            return
+        wanted, chunk = TaskFilter(task_pks=(claimed.pk,)), Chunk(0, 9, "anna")
+        with self.tx() as tx:
+            if again is None:
+                operations.cancel_chunk(tx, wanted, chunk)
+            else:
+                at = LONG_AGO if again else FAR_AHEAD
+                operations.reschedule_chunk(tx, wanted, chunk, at=at)
+        expected.cancel_requested, expected.again_due = True, again
 
     # --- operators, many tasks
 
