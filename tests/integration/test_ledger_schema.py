@@ -57,7 +57,18 @@ def test_each_change_of_status_in_sql(ledger: Ledger, old: TaskStatus, new: Task
     assert found == ((new if legal else old),)
 
 
-@pytest.mark.parametrize("room", ["objects", "tasks", "deliveries", "notifications"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "objects",
+        "tasks",
+        "deliveries",
+        "notifications",
+        "commitments",
+        "procedure_steps",
+        "reconciliation",
+    ],
+)
 def test_every_query_prepares(ledger: Ledger, room: str) -> None:
     """Each named query is valid SQL for the migrated schema and says what it is for."""
     for name, query in load_queries(room).items():
