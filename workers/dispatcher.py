@@ -42,7 +42,9 @@ class DispatcherConfig:
     poll_s
         Longest pause between two passes.
     gather_s
-        Shortest pause between two passes, so that under load one pass hands many tasks over.
+        Shortest pause between two passes of a backlog, so that one pass hands many tasks over.
+    backlog_passes
+        After so many passes in a row that handed something over there is a backlog.
     recall_after_s
         How long a hint may stay unclaimed before its existence is checked.
     recall_every_s
@@ -57,7 +59,8 @@ class DispatcherConfig:
 
     device_name: str
     poll_s: float = 5.0
-    gather_s: float = 0.01
+    gather_s: float = 0.025
+    backlog_passes: int = 3
     recall_after_s: float = 2.0
     recall_every_s: float = 1.0
     back_off_s: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0)
@@ -197,9 +200,11 @@ class Dispatcher:
             self._migrated = True
         self._broker.ping()
         next_recall = self._clock.monotonic()
+        busy_passes = 0
         while not stop.is_set():
-            next_pass = self._clock.monotonic() + self._config.gather_s
+            began = self._clock.monotonic()
             done = self.run_once()
+            busy_passes = busy_passes + 1 if done.dispatched else 0
             if self._clock.monotonic() >= next_recall:
                 self.recall()
                 next_recall = self._clock.monotonic() + self._config.recall_every_s
@@ -209,7 +214,8 @@ class Dispatcher:
             pause_s = self._config.poll_s if done.idle_s is None else done.idle_s
             recall_in_s = max(0.0, next_recall - self._clock.monotonic())
             self._wait(listener, min(pause_s, self._config.poll_s, recall_in_s), stop)
-            stop.wait(max(0.0, next_pass - self._clock.monotonic()))
+            if busy_passes >= self._config.backlog_passes:
+                stop.wait(max(0.0, began + self._config.gather_s - self._clock.monotonic()))
 
     def _wait(self, listener: Listener, pause_s: float, stop: threading.Event) -> None:
         until = self._clock.monotonic() + pause_s
