@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from tornado.web import create_signed_value
 
 from archive.ledger import tasks
 from archive.ledger.connection import Ledger
@@ -119,6 +120,36 @@ def test_without_login_only_this_machine_by_its_name(open_monitor: Monitor) -> N
     cross = {"Sec-Fetch-Site": "cross-site"}
     assert open_monitor.ask("/dcm4chee-arc/ctrl/reload", "POST", headers=cross).status == 403
     assert open_monitor.ask("/dcm4chee-arc/ctrl/reload", "POST").status == 204
+
+
+OAUTH = (
+    *("--auth=anna@example.org|vera@example.org", "--cookie_secret=secret"),
+    *("--auth_provider=flower.views.auth.GithubLoginHandler", "--oauth2_key=key"),
+    *("--oauth2_secret=secret", "--oauth2_redirect_uri=http://localhost/login"),
+    "--roles=anna@example.org:operator",
+)
+
+
+def test_oauth_sessions_have_roles_too(monitor_environment: dict[str, str], tmp_path: Path) -> None:
+    started = start_monitor(monitor_environment, tmp_path / "oauth.log", *OAUTH)
+    started.user = None
+
+    def session(user: str) -> dict[str, str]:
+        return {"Cookie": f"user={create_signed_value('secret', 'user', user).decode()}"}
+
+    try:
+        reload = "/dcm4chee-arc/ctrl/reload"
+        assert started.ask("/dcm4chee-arc/queue").status == 401
+        assert started.ask(reload, "POST").status == 401
+        assert started.ask("/dicom/queues", headers=session("anna@example.org")).status == 200
+        assert started.ask("/dcm4chee-arc/queue", headers=session("eve@evil.example")).status == 401
+        answers = [
+            started.ask(reload, "POST", headers=session(f"{name}@example.org")).status
+            for name in ("anna", "vera")
+        ]
+        assert answers == [204, 403]
+    finally:
+        started.process.stop()
 
 
 def test_below_a_prefix_with_everything_from_the_environment(
