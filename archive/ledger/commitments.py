@@ -345,7 +345,10 @@ def gauges(tx: Transaction, device_name: str) -> CommitmentGauges:
 
 
 def purge(tx: Transaction, device_name: str, *, older_than_s: float, limit: int = 1000) -> int:
-    """Delete up to `limit` completed requests older than `older_than_s` seconds."""
+    """Delete up to `limit` completed requests older than `older_than_s` seconds.
+
+    Those stay without which nobody would know that an instance is committed.
+    """
     return tx.execute(
         load_queries("commitments")["purge"],
         {"device_name": device_name, "older_than_s": older_than_s, "limit": limit},

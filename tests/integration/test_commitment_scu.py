@@ -1,6 +1,7 @@
 """Requests for commitment, their reports in every order, and the ladder when they do not come."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pynetdicom.association import Association
@@ -353,3 +354,36 @@ def test_by_hand_asks_for_what_is_held(archive: Archive, commitment_scp: StartSc
     bench.by_hand(study, held_by=None)
     bench.ask()
     assert len(peer.received) == 3
+
+
+def test_purge_keeps_the_evidence(archive: Archive, commitment_scp: StartScp) -> None:
+    bench, study, _ = archive
+    peer = commitment_scp()
+    configure(archive, peer)
+    bench.export(study)
+    bench.ask()
+    bench.report(peer.received[0].report())
+    ledger = bench.bench.ledger
+    with ledger.transaction() as tx:
+        assert commitments.purge(tx, "dcm4chee-arc", older_than_s=0) == 0
+    bench.by_hand(study)
+    bench.ask()
+    bench.report(peer.received[1].report())
+    with ledger.transaction() as tx:
+        assert commitments.purge(tx, "dcm4chee-arc", older_than_s=0) == 1
+    assert len(bench.commitments(study)) == 1
+
+
+def test_reports_that_complete_a_study_together_notify_once(
+    archive: Archive, commitment_scp: StartScp
+) -> None:
+    bench, study, _ = archive
+    peer = commitment_scp()
+    properties = (("IANAfter", "commitment"), ("StgCmtMaxInstances", "1"))
+    configure(archive, peer, *properties, ian_destinations=("IAN1",))
+    bench.export(study)
+    bench.ask()
+    with ThreadPoolExecutor(4) as pool:
+        recorded = list(pool.map(bench.report, [each.report() for each in peer.received]))
+    assert sum(each.staged for each in recorded if each) == 1
+    assert bench.waiting() == [("IAN", "IAN1")]

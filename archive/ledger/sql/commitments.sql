@@ -192,11 +192,18 @@ SELECT count(*) FILTER (WHERE status = 'PENDING' AND deadline IS NOT NULL),
 FROM commitment c WHERE device_name = %(device_name)s AND status <> 'COMPLETED';
 
 -- purge --
--- Delete requests that were completed longer ago than they are kept.
+-- Delete requests that were completed longer ago than they are kept and that are no evidence any more: each of their
+-- instances was replaced, or a later request says that the same archive keeps it.
 WITH old AS (
-    SELECT pk FROM commitment
-    WHERE device_name = %(device_name)s AND status = 'COMPLETED'
-      AND reported_time < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+    SELECT c.pk FROM commitment c
+    WHERE c.device_name = %(device_name)s AND c.status = 'COMPLETED'
+      AND c.reported_time < clock_timestamp() - make_interval(secs => %(older_than_s)s)
+      AND NOT EXISTS (
+          SELECT FROM commitment_instance o JOIN instance i ON i.pk = o.instance_fk AND i.version = o.instance_version
+          WHERE o.commitment_fk = c.pk AND NOT EXISTS (
+              SELECT FROM commitment_instance n JOIN commitment k ON k.pk = n.commitment_fk
+              WHERE n.instance_fk = o.instance_fk AND n.instance_version = o.instance_version AND n.committed
+                AND k.remote_aet = c.remote_aet AND k.pk > c.pk))
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM commitment c USING old WHERE c.pk = old.pk;
