@@ -29,7 +29,13 @@ from archive.errors import (
 )
 from workers.contexts import ProposedContext
 from workers.route import Route
-from workers.transport import ReaderGate, attach_socket, make_requestor, reason_of
+from workers.transport import (
+    ReaderGate,
+    attach_socket,
+    make_requestor,
+    reason_of,
+    serve_reports_first,
+)
 
 _A_ABORT = struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 0, 0)
 _THREAD_END_S = 5.0
@@ -217,16 +223,18 @@ class Association:
         )
 
     def on_event_report(self, answer: Callable[[Dataset], int]) -> None:
-        """Have `answer` called, in another thread, for what N-EVENT-REPORT requests bring.
+        """Have `answer` called for what N-EVENT-REPORT requests bring.
 
         Parameters
         ----------
         answer
             Takes the Event Information and returns the status of the response; must not raise.
+            Called in another thread, or in the one that waits for a response.
         """
         self._requestor.bind(
             evt.EVT_N_EVENT_REPORT, lambda event: (answer(event.event_information), None)
         )
+        serve_reports_first(self._requestor)
 
     def _ask(self, request: str, send: Callable[[], Dataset]) -> NormalizedResponse:
         started = self._clock.monotonic()

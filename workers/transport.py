@@ -9,10 +9,12 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pynetdicom import AE, build_context, build_role
 from pynetdicom._globals import MODE_REQUESTOR
 from pynetdicom.association import Association as Requestor
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 from typing_extensions import override
@@ -106,6 +108,24 @@ def _proposal(number: int, context: ProposedContext) -> PresentationContext:
     proposal = build_context(context.sop_class_uid, list(context.transfer_syntax_uids))
     proposal.context_id = 2 * number + 1
     return proposal
+
+
+def serve_reports_first(requestor: Requestor) -> None:
+    """Have an N-EVENT-REPORT request served that comes where a response is waited for.
+
+    An SCP may report before it has answered the N-ACTION; pynetdicom would take its request for
+    an invalid response and abort.
+    """
+    receive = requestor.dimse.get_msg
+
+    def receive_response(block: bool = False) -> tuple[Any, Any]:  # noqa: FBT001, FBT002
+        context_id, message = receive(block)
+        while isinstance(message, N_EVENT_REPORT) and message.is_valid_request and block:
+            requestor._serve_request(message, context_id or 0)  # noqa: SLF001
+            context_id, message = receive(block)
+        return context_id, message
+
+    requestor.dimse.get_msg = receive_response  # type: ignore[method-assign]
 
 
 def attach_socket(requestor: Requestor, route: Route) -> ObservedSocket:

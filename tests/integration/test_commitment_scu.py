@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pynetdicom.association import Association
+from pynetdicom.events import Event
 
 from archive.errors import AssociationAbortedError, PeerError
 from archive.ledger import commitments
-from archive.model.commitment import FailureReason, Report
+from archive.model.commitment import FailureReason, Report, read_request
 from archive.model.identifiers import new_uid
 from archive.model.task import Failure, TaskKind, TaskStatus
 from tests.fix_commitment import CommitmentBench, CommitmentScp, ReceivedRequest, report_on
@@ -127,6 +128,26 @@ def test_report_on_the_same_association(archive: Archive, commitment_scp: StartS
     wait_until(lambda: statuses, what="the response to the report")
     assert statuses == [0x0000]
     assert bench.commitments(study)[0].status == "COMPLETED"
+
+
+def test_report_before_the_response_to_the_request(
+    archive: Archive, commitment_scp: StartScp
+) -> None:
+    bench, study, _ = archive
+    statuses: list[int | None] = []
+
+    def report_first(event: Event) -> int:
+        uid, references = read_request(event.action_information)
+        request = ReceivedRequest(uid, references, "", role_proposed=False)
+        statuses.append(report_on(event.assoc, request.report()))
+        return 0
+
+    configure(archive, commitment_scp(status=report_first))
+    bench.export(study)
+    assert bench.ask().status is TaskStatus.COMPLETED
+    assert statuses == [0x0000]
+    (found,) = bench.commitments(study)
+    assert (found.status, found.deadline) == ("COMPLETED", None)
 
 
 def test_reports_twice(archive: Archive, commitment_scp: StartScp) -> None:
