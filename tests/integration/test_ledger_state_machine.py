@@ -104,6 +104,7 @@ class Model:
     tasks: dict[int, Expected] = field(default_factory=dict)
     paused_queues: set[str] = field(default_factory=set)
     destination_paused: bool = False
+    staged: int = 0
 
     def is_open(self, task: Expected) -> bool:
         """Whether nothing keeps the task from the workers."""
@@ -143,7 +144,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def put(self, kind: TaskKind, remote_aet: str, *, is_due: bool) -> int:
         queue = QUEUES[kind is TaskKind.RETRIEVE]
-        study = f"1.2.{len(self.model.tasks)}"
+        self.model.staged += 1
+        study = f"1.2.{self.model.staged}"
         new = NewTask(kind, queue, DEVICE, "ARC", remote_aet, study, exporter_id="X")
         with self.tx() as tx:
             pk = tasks.stage(tx, _due(new, is_due=is_due), actor="machine")
