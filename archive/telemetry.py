@@ -175,7 +175,12 @@ class _Checkpoint:
             os.kill(os.getpid(), self._signal_number)
 
 
-_SIGNALS: Final = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP, "TERM": signal.SIGTERM}
+_SIGNALS: Final = {
+    "INT": signal.SIGINT,
+    "KILL": signal.SIGKILL,
+    "STOP": signal.SIGSTOP,
+    "TERM": signal.SIGTERM,
+}
 _armed: dict[str, _Checkpoint] = {}
 
 
@@ -185,7 +190,8 @@ def configure_checkpoint(text: str | None) -> None:
     Parameters
     ----------
     text
-        Name, KILL, STOP or TERM, and at which pass (1 when left out); None or empty arms nothing.
+        Name, INT, KILL, STOP or TERM, and at which pass (1 when left out). None or empty arms
+        nothing.
 
     Raises
     ------
@@ -198,7 +204,7 @@ def configure_checkpoint(text: str | None) -> None:
     name, _, rest = text.partition(":")
     signal_name, _, passes = rest.partition(":")
     if signal_name not in _SIGNALS or not (passes or "1").isdigit():
-        msg = f"checkpoint {text!r} is not name:KILL|STOP|TERM[:pass]"
+        msg = f"checkpoint {text!r} is not name:INT|KILL|STOP|TERM[:pass]"
         raise InvalidValueError(msg)
     _armed[name] = _Checkpoint(name, _SIGNALS[signal_name], int(passes or "1"))
 
