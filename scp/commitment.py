@@ -14,7 +14,7 @@ from typing import Final
 from archive import telemetry
 from archive.configuration.descriptors import Connection, Snapshot
 from archive.errors import DatasetError, InvalidValueError
-from archive.ledger import commitments
+from archive.ledger import commitments, verifications
 from archive.ledger.commitments import RecordedReport
 from archive.ledger.connection import Ledger
 from archive.model.commitment import (
@@ -86,7 +86,7 @@ class CommitmentService:
         """
         transaction_uid, references = check_request(request, session.snapshot, session.calling_aet)
         with self._ledger.transaction() as tx:
-            task_pk = commitments.stage_verification(
+            task_pk = verifications.stage_verification(
                 tx,
                 (transaction_uid, references),
                 device_name=session.snapshot.device.name,

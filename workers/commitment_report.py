@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 
 from archive.configuration.descriptors import VerificationPolicy
 from archive.errors import ConfigurationError, ObjectUnreadableError, PeerError
-from archive.ledger import commitments
-from archive.ledger.commitments import HeldInstance, Verification
+from archive.ledger import verifications
+from archive.ledger.verifications import HeldInstance, Verification
 from archive.model.commitment import (
     STORAGE_COMMITMENT_PUSH_MODEL,
     WELL_KNOWN_INSTANCE,
@@ -95,14 +95,14 @@ class ReportProcessor:
             raise NotConfiguredError(msg)
         route = find_route(local, remote_ae(context.snapshot, task.remote_aet, wanted_by))
         with context.ledger.transaction() as tx:
-            asked = commitments.verification(tx, task.pk)
+            asked = verifications.verification(tx, task.pk)
         instances = _verified(asked, local, context)
         if context.cancelled():
             message = f"{wanted_by}: stopped after {len(instances)} instances, not reported"
             return Outcome(TaskStatus.CANCELED, message)
         report = Report(asked.transaction_uid, instances)
         with context.ledger.transaction() as tx:
-            commitments.note_verification(tx, task.pk, report.failures)
+            verifications.note_verification(tx, task.pk, report.failures)
         log_event(
             LOGGER,
             events.COMMITMENT_VERIFIED,
@@ -154,9 +154,9 @@ def _verified(
         references = asked.references[start : start + _CHUNK]
         uids = [each.sop_instance_uid for each in references]
         with context.ledger.transaction() as tx:
-            held = commitments.holdings(tx, uids)
+            held = verifications.holdings(tx, uids)
             downstream = (
-                commitments.committed_by(tx, uids, local.committed_by)
+                verifications.committed_by(tx, uids, local.committed_by)
                 if local.committed_by
                 else set(uids)
             )

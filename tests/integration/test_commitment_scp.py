@@ -10,7 +10,7 @@ from pydicom.tag import Tag
 from pynetdicom import AE
 
 from archive.configuration.descriptors import VerificationPolicy
-from archive.ledger import commitments, tasks
+from archive.ledger import tasks, verifications
 from archive.model.commitment import (
     WELL_KNOWN_INSTANCE,
     FailureReason,
@@ -52,7 +52,7 @@ Stored = tuple[ExportBench, list[SopReference], list[Path]]
 def verify(bench: ExportBench, references: Sequence[SopReference], uid: str = "1.2.3") -> Outcome:
     """Verify and report to MODALITY, as the worker does."""
     with bench.ledger.transaction() as tx:
-        commitments.stage_verification(
+        verifications.stage_verification(
             tx,
             (uid, references),
             device_name=DEVICE,
