@@ -74,6 +74,11 @@ class _Line:
             self.fail(f"the value of {name}:: is not base64")
 
 
+_NEEDLESS_END = (
+    "closes no modification, the record adds an entry; ignored (ldapadd would refuse it)"
+)
+
+
 def parse_ldif(data: bytes) -> LdifFile:
     """Read the records of an LDIF file.
 
@@ -92,9 +97,13 @@ def parse_ldif(data: bytes) -> LdifFile:
     errors: list[str] = []
     for block in _blocks(text):
         try:
-            records.extend(_parse_record(block))
+            parsed = tuple(_parse_record(block))
         except LdifSyntaxError as error:
             errors.append(str(error))
+            continue
+        records.extend(parsed)
+        if block[-1].is_end and any(isinstance(record, AddRecord) for record in parsed):
+            notes += (f"line {block[-1].number}: '-' {_NEEDLESS_END}",)
     if errors:
         raise LdifSyntaxError("; ".join(errors))
     return LdifFile(tuple(records), notes)

@@ -95,6 +95,12 @@ def test_tolerated(text: str, count: int) -> None:
     assert len(records(text)) == count
 
 
+def test_hyphen_below_an_added_entry_is_noted() -> None:
+    (note,) = parse_ldif(b"dn: cn=a\no: 1\n-\n\ndn: cn=b\no: 1\n").notes
+    assert note.startswith("line 3: '-' closes no modification")
+    assert parse_ldif(MODIFY.encode() + b"-\n").notes == ()
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
