@@ -16,6 +16,7 @@ from typing import Self
 
 from pydicom.dataset import Dataset
 from pynetdicom import evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import (
@@ -280,15 +281,15 @@ class Association:
     def _refusal(self, waited_s: float) -> PeerError:
         """Return why the association did not come about."""
         failure = self._socket.failure
-        answer = self._requestor.acceptor.primitive
+        answer = self._answer()
         limits = self.route.limits
         if self._shut:
             return self.broken_error(when="")
         if failure is not None:
             return PeerUnreachableError(f"cannot connect to {self.route}: {reason_of(failure)}")
-        if self._requestor.is_rejected and answer is not None:
-            return self._rejection(int(answer.result or 0), answer.source_str, answer.reason_str)
-        if answer is not None and answer.result == 0:
+        if answer is not None and answer.result:
+            return self._rejection(int(answer.result), answer.source_str, answer.reason_str)
+        if self._requestor.acceptor.primitive is not None:
             msg = f"{self.route} accepted none of the proposed presentation contexts"
             return NoAcceptedContextError(msg)
         if waited_s >= limits.accept_s:
@@ -298,6 +299,19 @@ class Association:
             )
             return PeerTimeoutError(msg)
         return self.broken_error(when="during association negotiation")
+
+    def _answer(self) -> A_ASSOCIATE | None:
+        """Return the peer's answer to the association request, if it gave one.
+
+        When a rejection and the end of the connection come before the requesting thread has
+        looked, pynetdicom takes the connection for one that failed and leaves the answer unread.
+        """
+        answer: A_ASSOCIATE | None = self._requestor.acceptor.primitive
+        dul = self._requestor.dul
+        while answer is None and (unread := dul.receive_pdu(wait=False)) is not None:
+            if isinstance(unread, A_ASSOCIATE):
+                answer = unread
+        return answer
 
     def _rejection(self, result: int, source: str, reason: str) -> PeerError:
         """Return the error for an A-ASSOCIATE-RJ (PS3.8 §9.3.4)."""
