@@ -16,6 +16,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.errors import (
     AssociationAbortedError,
     AssociationRejectedError,
+    AssociationRejectedPermanentlyError,
     NoAcceptedContextError,
     PeerError,
     PeerUnreachableError,
@@ -62,6 +63,16 @@ def test_socket_goes_back_and_forth(store_scp: StartStoreScp) -> None:
         assert _send(association, 3) == [0, 0, 0]
     assert len(peer.received) == 5
     wait_until(lambda: threading.active_count() <= threads, what="the association's threads to end")
+
+
+def test_rejection_is_read_however_fast_the_peer_hangs_up(dcmtk: Dcmtk) -> None:
+    peer = dcmtk.storescp("--refuse")
+    for _ in range(60):
+        with (
+            pytest.raises(AssociationRejectedPermanentlyError, match="no reason given"),
+            Association(_route(peer.port), PROPOSED),
+        ):
+            pytest.fail("the association came about")
 
 
 def test_release_reaches_the_peer(dcmtk: Dcmtk) -> None:
