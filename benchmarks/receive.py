@@ -80,11 +80,17 @@ TEMPLATES = {
 # --- sender --------------------------------------------------------------------------------------
 
 
-def send(port: int, called_aet: str, objects: Sequence[tuple[str, bytes]]) -> list[float]:
+def send(
+    port: int,
+    called_aet: str,
+    objects: Sequence[tuple[str, bytes]],
+    *,
+    calling_aet: str = "BENCH",
+) -> list[float]:
     """Send objects over one association and return the seconds until each response."""
     times = []
     with RawPeer(port, timeout_s=120) as peer:
-        peer.associate({1: (CT, [EXPLICIT])}, calling_aet="BENCH", called_aet=called_aet)
+        peer.associate({1: (CT, [EXPLICIT])}, calling_aet=calling_aet, called_aet=called_aet)
         for number, (uid, dataset) in enumerate(objects):
             began = SYSTEM_CLOCK.monotonic()
             _send_object(peer, number + 1, uid, dataset)
