@@ -7,7 +7,8 @@ from typing import Any, Final
 from pydicom.dataset import Dataset
 
 from archive.model.query import FURTHER, Level
-from scp.query_keys import Key, read_keys
+from archive.model.query_key import Key
+from scp.query_keys import read_keys
 
 _NUL: Final = "\\u0000"
 _LONGEST: Final = 1024

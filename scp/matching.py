@@ -4,7 +4,7 @@ Checks come in the order and with the statuses of the standard; a key that this 
 know never restricts the answer and comes back empty (PS3.4 §C.2.2.1.3).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -12,27 +12,16 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from archive.errors import DatasetError
+from archive.model.matching import criteria
 from archive.model.query import (
-    ATTRIBUTES,
     UNIQUE_KEYS,
-    AnyBelow,
-    AnyLike,
-    AnyNumber,
-    AnyOf,
-    Attribute,
-    Between,
-    Computed,
-    Criterion,
-    JsonMatch,
     Level,
-    MomentBetween,
     Query,
     known,
 )
-from scp.json_path import json_path
-from scp.patterns import is_universal, is_wildcard, like_pattern, name_criterion
-from scp.query_keys import Key, character_set_terms, read_keys
-from scp.time_ranges import Span, date_span, time_span
+from archive.model.query_key import Key
+from archive.model.wildcards import is_wildcard
+from scp.query_keys import character_set_terms, read_keys
 
 QUERY_RETRIEVE_LEVEL: Final = 0x00080052
 _CHARACTER_SET: Final = 0x00080005
@@ -47,13 +36,6 @@ MODELS: Final[dict[str, tuple[Level, ...]]] = {
     "1.2.840.10008.5.1.4.1.2.3.1": (Level.PATIENT, Level.STUDY),
 }
 """Levels by information model: Patient Root, Study Root, Patient/Study Only FIND."""
-
-_FOLDED_COLUMNS: Final = frozenset({"study_description", "series_description"})
-_MOMENTS: Final = (
-    (0x00080020, 0x00080030),
-    (0x00400244, 0x00400245),
-    (0x00080023, 0x00080033),
-)
 
 
 class FindStatus(IntEnum):
@@ -193,91 +175,3 @@ def _is_repeated(key: Key) -> bool:
     if key.tag in {_CHARACTER_SET, QUERY_RETRIEVE_LEVEL} or element == _GROUP_LENGTH:
         return False
     return group != _PRIVATE_7777
-
-
-def criteria(keys: Iterable[Key], level: Level, *, combined: bool) -> Iterator[Criterion]:
-    """Yield what the keys demand; an attribute below the level demands nothing."""
-    reached = {
-        key.tag: key
-        for key in keys
-        if key.tag in ATTRIBUTES and ATTRIBUTES[key.tag].level in level.reached
-    }
-    if combined:
-        for date_tag, time_tag in _MOMENTS:
-            moment = _moment(reached.get(date_tag), reached.get(time_tag))
-            if moment is not None:
-                del reached[date_tag], reached[time_tag]
-                yield moment
-    for key in reached.values():
-        criterion = _criterion(ATTRIBUTES[key.tag], key)
-        if criterion is not None:
-            yield criterion
-
-
-def _moment(date: Key | None, time: Key | None) -> MomentBetween | None:
-    """Return the combined criterion of a date key and a time key that both restrict."""
-    if date is None or time is None or len(date.values) != 1 or len(time.values) != 1:
-        return None
-    days, times = date_span(date.values[0]), time_span(time.values[0])
-    if days is None or times is None:
-        return None
-    high = (days.high, times.high or "~")
-    return MomentBetween(ATTRIBUTES[date.tag], ATTRIBUTES[time.tag], (days.low, times.low), high)
-
-
-def _criterion(attribute: Attribute, key: Key) -> Criterion | None:
-    """Return what one key demands, None when it matches everything."""
-    if attribute.computed is not None:
-        return _below(attribute.computed, key)
-    if not attribute.column:
-        path = json_path(key)
-        return JsonMatch(attribute.level, path) if path else None
-    if not key.values or any(map(is_universal, key.values)):
-        return None
-    return _column_criterion(attribute, key)
-
-
-def _column_criterion(attribute: Attribute, key: Key) -> Criterion | None:
-    """Return what a key that restricts a column demands, by the VR of the attribute."""
-    match attribute.vr:
-        case "PN":
-            return name_criterion(attribute, key.values)
-        case "DA" | "TM":
-            return _span(attribute, key)
-        case "IS" | "US":
-            numbers = tuple(int(each) for each in key.values if _is_number(each))
-            return AnyNumber(attribute, numbers) if numbers else None
-        case "UI":
-            return AnyOf(attribute, key.values)
-        case _:
-            return _text(attribute, key.values)
-
-
-def _below(computed: Computed, key: Key) -> AnyBelow | None:
-    if computed not in {Computed.MODALITIES, Computed.SOP_CLASSES}:
-        return None
-    if not key.values or any(map(is_universal, key.values)):
-        return None
-    return AnyBelow(computed, tuple(map(like_pattern, key.values)))
-
-
-def _text(attribute: Attribute, values: tuple[str, ...]) -> Criterion:
-    if attribute.column in _FOLDED_COLUMNS:
-        return AnyLike(attribute, tuple(like_pattern(each.lower()) for each in values), folded=True)
-    if any(map(is_wildcard, values)):
-        return AnyLike(attribute, tuple(map(like_pattern, values)))
-    return AnyOf(attribute, values)
-
-
-def _span(attribute: Attribute, key: Key) -> Criterion | None:
-    """Return the criterion of a date or time: a range, a pattern, or single values."""
-    if len(key.values) > 1:
-        return AnyLike(attribute, tuple(f"{like_pattern(each)}%" for each in key.values))
-    if is_wildcard(key.values[0]):
-        return AnyLike(attribute, (like_pattern(key.values[0]),))
-    span: Span | None = (date_span if attribute.vr == "DA" else time_span)(key.values[0])
-    return Between(attribute, span.low, span.high) if span else None
-
-
-def _is_number(text: str) -> bool:
-    return text.lstrip("+-").isdecimal() and text.isascii() and len(text) <= 12  # noqa: PLR2004 - IS

@@ -6,7 +6,6 @@ value for a number, a date or a name.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding
@@ -17,29 +16,13 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
+from archive.model.query_key import Key
+
 _CHARACTER_SET: Final = 0x00080005
 _TEXT_WITH_CHARACTER_SET: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _NUMBERS: Final = {"US": "H", "UL": "L", "SS": "h", "SL": "l"}
 _MOST_VALUES: Final = 100_000
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, LookupError)
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key of an identifier.
-
-    Attributes
-    ----------
-    values
-        Its values as text without padding; those that are empty are left out.
-    items
-        Keys of the first item of a sequence; None when it has no item or is no sequence.
-    """
-
-    tag: int
-    vr: str
-    values: tuple[str, ...] = ()
-    items: "tuple[Key, ...] | None" = None
 
 
 def read_keys(identifier: Dataset) -> tuple[Key, ...]:

@@ -16,8 +16,8 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 
 from archive.model.query import ATTRIBUTES, Level, Match
+from archive.model.query_key import Key
 from scp.matching import QUERY_RETRIEVE_LEVEL, FindPlan
-from scp.query_keys import Key
 
 UTF_8: Final = "ISO_IR 192"
 _CHARACTER_SET: Final = 0x00080005

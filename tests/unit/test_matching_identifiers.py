@@ -23,8 +23,8 @@ from archive.model.query import (
     MomentBetween,
     NameLike,
 )
+from archive.model.wildcards import like_pattern
 from scp.matching import MODELS, FindStatus, RefusedQueryError, Terms, plan_find
-from scp.patterns import like_pattern
 
 PATIENT_ROOT, STUDY_ROOT, PATIENT_STUDY_ONLY = MODELS
 STUDY = "1.2.3"

@@ -8,8 +8,8 @@ import json
 import re
 from typing import Final
 
-from scp.patterns import is_universal, is_wildcard
-from scp.query_keys import Key
+from archive.model.query_key import Key
+from archive.model.wildcards import is_universal, is_wildcard
 
 _CASE_MATTERS: Final = frozenset({"AE", "AS", "CS", "DA", "TM", "DT", "UI"})
 _NUMERIC: Final = frozenset({"IS", "DS", "US", "UL", "SS", "SL", "FL", "FD"})
