@@ -44,6 +44,11 @@ class Assembly:
         """Whether no message has begun that is not complete."""
         return not self._in_data_set and not self._parts
 
+    @property
+    def awaits_data_set(self) -> bool:
+        """Whether a command has announced a data set that is not complete."""
+        return self._in_data_set
+
     def take(self, fragment: Fragment) -> Step:
         """Return what `fragment` is.
 

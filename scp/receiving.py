@@ -53,6 +53,9 @@ from scp.wakeups import Doorbell, RingingQueue, SocketWait
 MAX_IDENTIFIER_LENGTH: Final = 1 << 23
 """Longest data set of a message that is not a C-STORE, bytes: commitment of 50 000 instances."""
 
+ANNOUNCED_S: Final = 10.0
+"""How long an announced identifier is waited for."""
+
 LINGER_S: Final = 2.0
 """How long a peer may take to close the connection after the association's end."""
 
@@ -224,6 +227,11 @@ class ReceivingProvider(DULServiceProvider):
                 self._take(fragment)
             self._idle_timer.restart()
             if self._assembly.is_idle:
+                return
+            is_awaited = self._assembly.awaits_data_set and self._receiver is None
+            if is_awaited and not self._identifier_length and stream.is_silent(ANNOUNCED_S):
+                nothing = memoryview(b"")  # announced, left out: answered as an empty identifier
+                self._take(Fragment(self._assembly.context_id, False, True, nothing))  # noqa: FBT003 - fields
                 return
             pdu_type, length = stream.peek_header()
             if pdu_type is not PduType.P_DATA_TF:

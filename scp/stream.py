@@ -5,6 +5,7 @@ for a length that a peer announces. A peer has `timeout_s` seconds for each PDU 
 for, whole: dripping single bytes does not extend it.
 """
 
+import select
 import socket
 import struct
 from typing import Final, NoReturn
@@ -49,6 +50,13 @@ class PduStream:
     def has_buffered(self) -> bool:
         """Whether bytes were read from the socket that nobody asked for yet."""
         return self._end > self._start
+
+    def is_silent(self, limit_s: float) -> bool:
+        """Wait for bytes, at most a quarter of the time for a PDU; tell whether none came."""
+        limit_s = min(limit_s, (self._timeout_s or 4 * limit_s) / 4)
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return not self.has_buffered and not poll.poll(1000 * limit_s)
 
     def peek_header(self) -> tuple[PduType, int]:
         """Return type and length of the next PDU without taking it.
