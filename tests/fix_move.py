@@ -29,7 +29,13 @@ from tests.fix_objects import Study, generate_studies
 from tests.fix_peer import Peer, echo, send_files
 from tests.fix_process import wait_until
 from tests.fix_scp import Site
-from tests.fix_system import ARCHIVE, DEVICES, PEER_DEVICES, port_change
+from tests.fix_system import (
+    ARCHIVE,
+    DEVICES,
+    PEER_DEVICES,
+    configuration_read,
+    port_change,
+)
 from workers.processors import PROCESSORS
 from workers.purging import PurgeReport, purge_studies
 from workers.runtime import Runtime, open_runtime
@@ -299,12 +305,11 @@ class MoveSite:
     def settle(self) -> None:
         """Wait until the SCP and the workers have read the directory as it is now."""
         wanted = open_source(self.runtime.settings).snapshot().fingerprint
-        words = f"configuration {wanted} "
 
         def read() -> bool:
             echo(self.port)  # an SCP looks at the directory when an association is requested
             here = self.runtime.source.snapshot().fingerprint
-            return here == wanted and words in self.site.log()
+            return here == wanted and configuration_read(self.site.log()) == wanted
 
         wait_until(read, what="the configuration to be read")
 

@@ -5,6 +5,7 @@ system would.
 """
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +56,12 @@ class TaskRow:
     outcome_message: str | None
 
 
+def configuration_read(log: str) -> str | None:
+    """Return the fingerprint of the configuration that a process says it has read last."""
+    found = re.findall(r"configuration (\S+) of device", log)
+    return found[-1] if found else None
+
+
 @dataclass
 class System:
     """A running dicomq.
@@ -94,14 +101,15 @@ class System:
             for record in parse_ldif(dedent(text).encode()).records:
                 target.apply(record)
         settings = Settings.from_environment(self.environment)
-        words = f"configuration {open_source(settings).snapshot().fingerprint} "
-        self.wait_until(lambda: self._have_all_said(words), what="the configuration to be read")
+        wanted = open_source(settings).snapshot().fingerprint
+        self.wait_until(lambda: self._have_all_read(wanted), what="the configuration to be read")
 
-    def _have_all_said(self, words: str) -> bool:
+    def _have_all_read(self, fingerprint: str) -> bool:
+        """Tell whether every process has last read the configuration with a fingerprint."""
         waiting = [
             name
             for name, process in self.processes.items()
-            if process.is_alive() and words not in process.output()
+            if process.is_alive() and configuration_read(process.output()) != fingerprint
         ]
         if any(name.startswith("scp") for name in waiting):
             echo(self.port)  # an SCP looks at the directory when an association is requested
