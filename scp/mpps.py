@@ -97,9 +97,7 @@ def _announce(tx: Transaction, session: Session, step: procedure_steps.ChangedSt
     """Have the objects of a completed step announced, if the called AE does that."""
     announced = announcements(session.snapshot, session.ae)
     produced = produced_instances(step.dataset)
-    if announced is None or not announced.procedure_steps or not produced:
-        return
-    if step.study_instance_uid is not None:
+    if announced is not None and announced.procedure_steps and produced:
         procedure_steps.wait_for_objects(tx, step, announced, produced)
 
 

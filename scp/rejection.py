@@ -1,7 +1,8 @@
 """Rejection notes: key object selection documents that take instances out of use.
 
 A note whose document title is one of the codes of CID 7011 (PS3.16) hides the instances that its
-Current Requested Procedure Evidence Sequence names for the note's own study (IHE IOCM).
+Current Requested Procedure Evidence Sequence names for the note's own study (IHE IOCM). One whose
+title is dcm4chee's code for it takes a rejection back; IOCM knows no way to do that.
 """
 
 from collections.abc import Iterator
@@ -22,10 +23,15 @@ REJECTION_CODES: Final = {
     ("113038", "DCM"): "Incorrect Modality Worklist Entry",
     ("113039", "DCM"): "Data Retention Policy Expired",
 }
+REVOCATION_CODES: Final = {
+    ("REVOKE_REJECTION", "99DCM4CHEE"): "Restore rejected Instances",
+}
+_INCORRECT_WORKLIST_ENTRY: Final = ("113038", "DCM")
+_TITLES: Final = REJECTION_CODES.keys() | REVOCATION_CODES.keys()
 
 
 def read_rejection_note(encoded: bytes, transfer_syntax_uid: str) -> RejectionNote | None:
-    """Return what a key object selection document rejects; None when it is no rejection note.
+    """Return what a key object selection document rejects or restores; None when it does neither.
 
     Parameters
     ----------
@@ -52,24 +58,26 @@ def read_rejection_note(encoded: bytes, transfer_syntax_uid: str) -> RejectionNo
 
 
 def rejection_note(dataset: Dataset) -> RejectionNote | None:
-    """Return what a decoded key object selection document rejects."""
+    """Return what a decoded key object selection document rejects or restores."""
     titles = dataset.get("ConceptNameCodeSequence", None) or ()
     codes = [
         (str(each.get("CodeValue", "")), str(each.get("CodingSchemeDesignator", "")))
         for each in titles
     ]
-    code = next((each for each in codes if each in REJECTION_CODES), None)
+    code = next((each for each in codes if each in _TITLES), None)
     if code is None:
         return None
     study = str(dataset.get("StudyInstanceUID", ""))
     return RejectionNote(
         code=f"{code[0]},{code[1]}",
         note_sop_instance_uid=str(dataset.get("SOPInstanceUID", "")),
-        sop_instance_uids=tuple(dict.fromkeys(_rejected(dataset, study))),
+        sop_instance_uids=tuple(dict.fromkeys(_referenced(dataset, study))),
+        revokes=code in REVOCATION_CODES,
+        names_step=code == _INCORRECT_WORKLIST_ENTRY,
     )
 
 
-def _rejected(dataset: Dataset, study_instance_uid: str) -> Iterator[str]:
+def _referenced(dataset: Dataset, study_instance_uid: str) -> Iterator[str]:
     """Yield the SOP Instance UIDs that the evidence names for one study."""
     for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", None) or ():
         if str(study.get("StudyInstanceUID", "")) != study_instance_uid:

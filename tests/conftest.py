@@ -11,6 +11,7 @@ pytest_plugins = (
     "tests.fix_system",
     "tests.fix_chaos",
     "tests.fix_scp",
+    "tests.fix_reception",
     "tests.fix_engine",
     "tests.fix_export",
     "tests.fix_commitment",

@@ -53,7 +53,7 @@ class NotificationProcessor:
         route = find_route(local, remote_ae(context.snapshot, task.remote_aet, wanted_by))
         with context.ledger.transaction() as tx:
             fixed = notifications.load_or_fix(
-                tx, task.pk, lambda details: _fixed(tx, task, details)
+                tx, task.pk, lambda details: fixed_notification(tx, task, details)
             )
         if fixed is None:
             message = f"nothing to announce to {task.remote_aet}: no instance of {study} is held"
@@ -64,7 +64,9 @@ class NotificationProcessor:
         return outcome_of(status, comment, f"IAN of {study} to {route}")
 
 
-def _fixed(tx: Transaction, task: Task, details: IanDetails) -> FixedNotification | None:
+def fixed_notification(
+    tx: Transaction, task: Task, details: IanDetails
+) -> FixedNotification | None:
     """Return the N-CREATE for what can be announced now, None when there is nothing."""
     study_instance_uid = task.study_instance_uid or ""
     instances = _announced(tx, task, details)

@@ -230,7 +230,7 @@ class Announcements:
 
 @dataclass(frozen=True, slots=True)
 class RejectionNote:
-    """What a rejection note takes out of use.
+    """What a rejection note takes out of use, or puts back.
 
     Attributes
     ----------
@@ -238,11 +238,17 @@ class RejectionNote:
         `code value,coding scheme` of its document title.
     sop_instance_uids
         Instances of the note's own study.
+    revokes
+        It takes an earlier rejection of these instances back.
+    names_step
+        The notification of it says which performed procedure step the instances came from.
     """
 
     code: str
     note_sop_instance_uid: str
     sop_instance_uids: tuple[str, ...]
+    revokes: bool = False
+    names_step: bool = False
 
 
 @dataclass(frozen=True, slots=True)

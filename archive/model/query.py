@@ -150,6 +150,7 @@ FURTHER: Final = (
     _series(0x00081040, "LO"),
     _series(0x00081050, "PN"),
     _series(0x00081090, "LO"),
+    _series(0x00081111, "SQ"),
     _series(0x00181030, "LO"),
     _series(0x00200060, "CS"),
     _series(0x00400253, "SH"),

@@ -45,7 +45,7 @@ def test_life_of_a_procedure_step(scp: Site) -> None:
 def test_statuses_of_creation(scp: Site) -> None:
     modality = Modality(scp.port)
     assert modality.create(UID, _without_status()) == 0x0120
-    assert modality.create(UID, procedure_step(STUDY, "COMPLETED")) == 0x0106
+    assert modality.create(UID, procedure_step(STUDY, status="COMPLETED")) == 0x0106
     assert modality.create(UID, procedure_step(STUDY)) == 0x0000
     assert modality.create(UID, procedure_step(STUDY)) == 0x0111
     assert scp.count("mpps") == 1

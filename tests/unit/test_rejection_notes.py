@@ -7,7 +7,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
-from scp.rejection import REJECTION_CODES, read_rejection_note, rejection_note
+from scp.rejection import REJECTION_CODES, REVOCATION_CODES, read_rejection_note, rejection_note
 from tests.fix_objects import Study
 from tests.fix_reception import rejection_note as make_note
 
@@ -20,6 +20,14 @@ def test_codes_of_rejection(value: str, scheme: str) -> None:
     assert found is not None
     assert (found.code, found.note_sop_instance_uid) == (f"{value},{scheme}", "1.9")
     assert found.sop_instance_uids == tuple(STUDY.files)
+    assert (found.revokes, found.names_step) == (False, value == "113038")
+
+
+@pytest.mark.parametrize(("value", "scheme"), REVOCATION_CODES)
+def test_codes_of_revocation(value: str, scheme: str) -> None:
+    found = rejection_note(make_note(STUDY, "1.9", list(STUDY.files), value, scheme))
+    assert found is not None
+    assert (found.revokes, found.sop_instance_uids) == (True, tuple(STUDY.files))
 
 
 @pytest.mark.parametrize(("value", "scheme"), [("113000", "DCM"), ("113001", "99X")])

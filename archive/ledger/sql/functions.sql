@@ -129,6 +129,8 @@ DECLARE
     v_series   series;
     v_old      record;
     v_known    boolean;
+    v_first    boolean := false;
+    v_rejected boolean := false;
     v_intent   jsonb;
 BEGIN
     obsolete := '[]'; staged := 0; patient_conflict := false;
@@ -157,6 +159,7 @@ BEGIN
                 a->>'body_part_examined', a->>'station_name', a->>'performed_procedure_step_start_date',
                 a->>'performed_procedure_step_start_time', r->>'calling_aet')
         ON CONFLICT (study_fk, series_instance_uid) DO NOTHING;
+        v_first := FOUND;
         SELECT s.* INTO STRICT v_series FROM series s
         WHERE s.study_fk = v_study.pk AND s.series_instance_uid = a->>'series_instance_uid';
     END IF;
@@ -184,6 +187,12 @@ BEGIN
         GROUP BY i.pk;
         kind := reoccurrence(v_old.copies > 0, coalesce(v_old.same_digest, false), v_old.series_fk = v_series.pk,
                              v_old.calling_aet = r->>'calling_aet', p->>'overwrite');
+        -- What was rejected stays as it is until the rejection is revoked.
+        IF v_old.series_fk IS NULL THEN
+            v_rejected := true;
+            kind := 'IGNORED';
+            DELETE FROM series s WHERE v_first AND s.pk = v_series.pk;
+        END IF;
     END IF;
     IF kind = 'REPLACED' THEN
         WITH gone AS (DELETE FROM location l WHERE l.instance_fk = instance_pk RETURNING l.*)
@@ -204,7 +213,7 @@ BEGIN
         UPDATE instance i SET availability = p->>'availability' WHERE i.pk = instance_pk;
     END IF;
     FOR v_intent IN SELECT value FROM jsonb_array_elements(intents) ORDER BY value->>'exporter_id' LOOP
-        CONTINUE WHEN NOT CASE v_intent->>'reoccurred'
+        CONTINUE WHEN v_rejected OR NOT CASE v_intent->>'reoccurred'
             WHEN 'ALWAYS' THEN true
             WHEN 'NEVER' THEN NOT v_known
             ELSE kind = 'REPLACED' OR NOT v_known END;

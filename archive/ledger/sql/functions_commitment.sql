@@ -141,17 +141,69 @@ BEGIN
     UPDATE series s SET rejected_study_fk = s.study_fk, study_fk = NULL
     WHERE s.study_fk = p_study.pk AND NOT EXISTS (SELECT FROM instance i WHERE i.series_fk = s.pk);
     IF x @> '{"rejections": true}' THEN
-        PERFORM stage_ians(x, p_study.study_instance_uid, 'rejection note received',
-                           jsonb_build_object('unavailable', to_jsonb(v_uids)));
+        PERFORM stage_ians(x, p_study.study_instance_uid, 'rejection note received', jsonb_build_object(
+            'unavailable', to_jsonb(v_uids),
+            'mpps_sop_instance_uid', CASE WHEN n @> '{"names_step": true}'
+                                          THEN performed_step_of(p_study.study_instance_uid, v_uids) END));
     END IF;
     RETURN cardinality(v_uids);
 END $$;
+
+-- Puts rejected instances of a study back where they were, and announces what is available again.
+--
+-- A hidden series comes back with its first instance, unless the study has got another of that UID in the meantime.
+CREATE OR REPLACE FUNCTION restore_instances(n jsonb, x jsonb, p_study study) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    v_uids  text[] := texts(n->'sop_instance_uids');
+    v_count integer;
+BEGIN
+    UPDATE series s SET study_fk = s.rejected_study_fk, rejected_study_fk = NULL
+    WHERE s.pk IN (
+        SELECT min(h.pk) FROM series h JOIN instance i ON i.rejected_series_fk = h.pk
+        WHERE h.rejected_study_fk = p_study.pk AND i.sop_instance_uid = ANY (v_uids)
+          AND NOT EXISTS (SELECT FROM series l WHERE l.study_fk = p_study.pk
+                            AND l.series_instance_uid = h.series_instance_uid)
+        GROUP BY h.series_instance_uid);
+    UPDATE instance i
+    SET series_fk = l.pk, rejected_series_fk = NULL, rejection_code = NULL, rejected_time = NULL
+    FROM series h JOIN series l ON l.study_fk = p_study.pk AND l.series_instance_uid = h.series_instance_uid
+    WHERE h.pk = i.rejected_series_fk AND p_study.pk IN (h.study_fk, h.rejected_study_fk)
+      AND i.sop_instance_uid = ANY (v_uids);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    DELETE FROM series s
+    WHERE s.rejected_study_fk = p_study.pk AND NOT EXISTS (SELECT FROM instance i WHERE i.rejected_series_fk = s.pk);
+    IF v_count > 0 AND x @> '{"rejections": true}' THEN
+        PERFORM stage_ians(x, p_study.study_instance_uid, 'rejection revoked', '{}');
+    END IF;
+    RETURN v_count;
+END $$;
+
+-- The performed procedure step in which rejected instances came about: the one that their series name, else the one
+-- that names them; NULL when neither is known.
+CREATE OR REPLACE FUNCTION performed_step_of(p_study text, p_rejected text[]) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT coalesce(
+        (SELECT r.item #>> '{00081155,Value,0}'
+         FROM instance i JOIN series s ON s.pk = i.rejected_series_fk,
+              jsonb_path_query(s.attributes, '$."00081111".Value[*]') r (item)
+         WHERE i.sop_instance_uid = ANY (p_rejected)
+           AND r.item #>> '{00081150,Value,0}' = '1.2.840.10008.3.1.2.3.3' AND r.item #>> '{00081155,Value,0}' <> ''
+         ORDER BY s.pk LIMIT 1),
+        (SELECT m.sop_instance_uid FROM mpps m
+         WHERE m.attributes @> jsonb_build_object('00400270', jsonb_build_object('Value', jsonb_build_array(
+                   jsonb_build_object('0020000D', jsonb_build_object('Value', jsonb_build_array(p_study))))))
+           AND EXISTS (
+               SELECT FROM jsonb_path_query(m.attributes, '$."00400340".Value[*].*.Value[*]."00081155".Value[0]') r
+               WHERE r #>> '{}' = ANY (p_rejected))
+         ORDER BY m.pk LIMIT 1))
+$$;
 
 -- What follows from a stored object beside its exports: notes, announcements. Called in the transaction that stores it.
 CREATE OR REPLACE FUNCTION note_reception(p jsonb, p_study study, p_kind text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF p_kind NOT IN ('STORED', 'REPLACED') THEN RETURN; END IF;
-    IF jsonb_typeof(p->'rejection') = 'object' THEN
+    IF p->'rejection' @> '{"revokes": true}' THEN
+        PERFORM restore_instances(p->'rejection', coalesce(nullif(p->'announcements', 'null'), '{}'), p_study);
+    ELSIF jsonb_typeof(p->'rejection') = 'object' THEN
         PERFORM reject_instances(p->'rejection', coalesce(nullif(p->'announcements', 'null'), '{}'), p_study);
     ELSE
         PERFORM note_ian_triggers(p->'announcements', p_study);

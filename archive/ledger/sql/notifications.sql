@@ -36,6 +36,7 @@ RETURNING stage_ians(jsonb_build_object('device_name', device_name, 'local_aet',
 
 -- ready_procedure_steps --
 -- Take procedure steps all of whose objects are here, or whose time is over; those lack nothing that may be announced.
+-- Each study to which such objects belong gets notifications of its own.
 WITH waiting AS (
     SELECT g.pk, coalesce(g.due_time <= clock_timestamp(), false) AS is_over,
            ARRAY(SELECT u FROM unnest(g.sop_instance_uids) u
@@ -47,13 +48,19 @@ WITH waiting AS (
     DELETE FROM ian_trigger g USING waiting w, mpps m
     WHERE g.pk = w.pk AND m.pk = g.mpps_fk AND (w.is_over OR cardinality(w.here) = cardinality(g.sop_instance_uids))
     RETURNING g.*, w.here, m.sop_instance_uid AS mpps_uid
+), produced AS (
+    SELECT k.pk, t.study_instance_uid AS study, jsonb_agg(i.sop_instance_uid) AS uids
+    FROM taken k JOIN instance i ON i.sop_instance_uid = ANY(k.here)
+         JOIN series s ON s.pk = i.series_fk JOIN study t ON t.pk = s.study_fk
+    WHERE cardinality(k.here) = cardinality(k.sop_instance_uids) OR k.on_timeout
+    GROUP BY k.pk, t.pk, t.study_instance_uid
 )
 SELECT mpps_uid, cardinality(here), cardinality(sop_instance_uids),
-       CASE WHEN cardinality(here) = cardinality(sop_instance_uids) OR (on_timeout AND here <> '{}')
-            THEN stage_ians(jsonb_build_object('device_name', device_name, 'local_aet', local_aet,
+       coalesce((SELECT sum(stage_ians(
+                            jsonb_build_object('device_name', device_name, 'local_aet', local_aet,
                                                'queue_name', queue_name, 'destinations', destinations,
                                                'retrieve_aets', retrieve_aets),
-                            study_instance_uid, 'procedure step completed',
-                            jsonb_build_object('mpps_sop_instance_uid', mpps_uid, 'sop_instance_uids', here))
-            ELSE 0 END
+                            p.study, 'procedure step completed',
+                            jsonb_build_object('mpps_sop_instance_uid', mpps_uid, 'sop_instance_uids', p.uids)))
+                 FROM produced p WHERE p.pk = taken.pk), 0)::integer
 FROM taken;
