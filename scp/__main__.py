@@ -1,4 +1,7 @@
-"""Runs a DICOM SCP: ``python -m scp [--port N] [--bind ADDRESS]``."""
+"""Runs a DICOM SCP: ``python -m scp [--port N] [--bind ADDRESS]``.
+
+``python -m scp --health`` asks the one that runs on this host for a C-ECHO instead.
+"""
 
 import argparse
 import logging
@@ -15,13 +18,17 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.errors import DicomqError
 from archive.ledger.connection import Ledger
+from archive.ledger.migrations import Stage
 from archive.telemetry import configure_checkpoint, configure_logging, log_event
+from scp.health import verify
 from scp.server import Address, ScpServer, listening_connection
 from scp.sweep import check_recent_files, sweep_storages
 
 SWEEP_INTERVAL_S: Final = 300.0
 _POOL_SIZE: Final = 16
 _LOOPBACK: Final = "127.0.0.1"
+_ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
+_HEALTH_TIMEOUT_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Command line without the program's name; None takes the process's own.
     """
     options = _options(arguments)
+    if options.health:
+        return _health(Settings.from_environment(), options)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -64,7 +73,7 @@ def run(settings: Settings, options: argparse.Namespace, stop: threading.Event) 
         configured_port=connection.port if options.port is None else None,
     )
     with closing(Ledger(settings.database_url, max_connections=_POOL_SIZE)) as ledger:
-        ledger.migrate()
+        ledger.migrate(Stage.PRE)
         server = ScpServer(source, ledger, settings, address=address, clock=SYSTEM_CLOCK)
         storages = server.acceptance.storages(snapshot)
         sweep_storages(ledger, snapshot, storages)
@@ -91,10 +100,33 @@ def _sweep_again(ledger: Ledger, server: ScpServer) -> None:
         )
 
 
+def _health(settings: Settings, options: argparse.Namespace) -> int:
+    """Verify the SCP that runs here; print what was found and return the exit status."""
+    logging.disable(logging.CRITICAL)  # what is wrong is printed
+    host = options.bind or settings.bind_address or _LOOPBACK
+    try:
+        snapshot = open_source(settings).snapshot()
+        port = options.port or listening_connection(snapshot).port or 0
+        found = verify(snapshot, _reachable(host), port, timeout_s=_HEALTH_TIMEOUT_S)
+    except DicomqError as error:
+        print(f"scp: {error}", file=sys.stderr)  # noqa: T201 - as in `main`
+        return 1
+    print(found)  # noqa: T201 - the answer to whoever asks
+    return 0
+
+
+def _reachable(host: str) -> str:
+    """Return where to connect to reach what listens on `host`."""
+    return _LOOPBACK if host in _ANYWHERE else host
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scp", description="DICOM SCP of dicomq")
     parser.add_argument("--port", type=int, help="port (default: dicomPort of the directory)")
     parser.add_argument("--bind", help="address (default: DICOMQ_BIND, directory, loopback)")
+    parser.add_argument(
+        "--health", action="store_true", help="ask the SCP that runs here for a C-ECHO, and exit"
+    )
     return parser.parse_args(arguments)
 
 

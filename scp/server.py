@@ -39,6 +39,7 @@ GRACE_S: Final = 8.0
 _NO_LIMIT: Final = 1_000_000
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 _ACCEPT_POLL_S: Final = 0.2
+_DRAIN_POLL_S: Final = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ class ScpServer:
         self._source = source
         self._clock = clock
         self._grace_s = grace_s
+        self._drain_s = settings.drain_s
         self._fingerprint = ""
         self.acceptance = Acceptance(source, settings, address.configured_port)
         self.handlers = Handlers(
@@ -203,10 +205,11 @@ class ScpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop accepting, let objects that are under way finish, end the associations."""
+        """Stop accepting, let associations or at least their present objects finish, end them."""
         log_event(_log, telemetry.SCP_STOPPING, port=self.port)
         self._listener.shutdown_listening()
         self._thread.join()
+        self._drain()
         deadline = self._clock.monotonic() + self._grace_s
         associations = self._live()
         for assoc in associations:
@@ -216,6 +219,12 @@ class ScpServer:
         for assoc in associations:
             _cut(assoc)
         log_event(_log, telemetry.SCP_STOPPED)
+
+    def _drain(self) -> None:
+        """Let associations go on to their own end, for as long as the settings say."""
+        deadline = self._clock.monotonic() + self._drain_s
+        while self._live() and self._clock.monotonic() < deadline:
+            self._clock.sleep(_DRAIN_POLL_S)
 
     def _serve(self) -> None:
         self._listener.serve_forever(poll_interval=_ACCEPT_POLL_S)

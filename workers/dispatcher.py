@@ -21,6 +21,7 @@ from archive.configuration.descriptors import Queue, Snapshot
 from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import TASK_CHANNEL, Ledger, Listener
+from archive.ledger.migrations import Stage
 from archive.model.task import WaitingQueue
 from archive.telemetry import checkpoint, log_event
 from workers import events
@@ -196,7 +197,7 @@ class Dispatcher:
     def _serve(self, listener: Listener, stop: threading.Event) -> None:
         """Make passes, each after a notification, when something is due, or to be safe."""
         if not self._migrated:
-            self._ledger.migrate()
+            self._ledger.migrate(Stage.PRE)
             self._migrated = True
         self._broker.ping()
         next_recall = self._clock.monotonic()
@@ -204,6 +205,7 @@ class Dispatcher:
         while not stop.is_set():
             began = self._clock.monotonic()
             done = self.run_once()
+            self._metrics.last_pass.set(self._clock.now().timestamp())
             busy_passes = busy_passes + 1 if done.dispatched else 0
             if self._clock.monotonic() >= next_recall:
                 self.recall()

@@ -86,8 +86,7 @@ def serve(app: WorkerApp) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    port = app.settings().metrics_port
-    with _services(app) as services, served(services.metrics.registry, port):
+    with _services(app) as services, served(services.metrics.registry, app.settings()):
         beside = (services.rescuer.run, services.breaker.run, services.deadlines.run)
         with ThreadPoolExecutor(len(beside)) as pool:
             futures = [pool.submit(_until_stopped, loop, stop) for loop in beside]

@@ -2,7 +2,7 @@
 
 Counters and histograms live in the process that sees the event. Depths and ages are read from the
 ledger when a dispatcher is scraped; every dispatcher tells the same, so one of them is enough.
-Served on the loopback address, and only when a port is configured.
+Served only when a port is configured, on the loopback address unless told otherwise.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK
+from archive.configuration.settings import Settings
 from archive.errors import DicomqError
 from archive.ledger import gates, measures
 from archive.ledger.connection import Ledger
@@ -27,7 +28,8 @@ from workers import events
 
 LOGGER = logging.getLogger(__name__)
 
-ADDRESS = "127.0.0.1"
+LAST_PASS: Final = "dicomq_dispatcher_last_pass_timestamp_seconds"  # noqa: S105 - a metric
+LEDGER_UP: Final = "dicomq_ledger_up"
 START_DELAY_S: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120, 600, 3600)
 ATTEMPT_S: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
 
@@ -105,6 +107,11 @@ class DispatcherMetrics:
             ("queue",),
             registry=self.registry,
         )
+        self.last_pass = Gauge(
+            LAST_PASS,
+            "When this dispatcher last completed a pass, Unix time.",
+            registry=self.registry,
+        )
 
 
 class LedgerCollector(Collector):
@@ -123,7 +130,7 @@ class LedgerCollector(Collector):
     @override
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Return the gauges; only `dicomq_ledger_up` while PostgreSQL cannot be reached."""
-        up = GaugeMetricFamily("dicomq_ledger_up", "Whether PostgreSQL answers.")
+        up = GaugeMetricFamily(LEDGER_UP, "Whether PostgreSQL answers.")
         try:
             families = self._read()
         except DicomqError:
@@ -185,18 +192,22 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 
 
 @contextlib.contextmanager
-def served(registry: CollectorRegistry, port: int | None) -> Iterator[None]:
-    """Serve metrics at ``http://127.0.0.1:<port>/metrics`` for the time of the block.
+def served(registry: CollectorRegistry, settings: Settings) -> Iterator[None]:
+    """Serve metrics at ``http://<metrics_address>:<metrics_port>/metrics`` during the block.
 
     A port that is taken is logged and nothing is served: work goes on without metrics.
     """
+    port, address = settings.metrics_port, settings.metrics_address
     if port is None:
         yield
         return
     try:
-        server, thread = start_http_server(port, ADDRESS, registry)
+        server, thread = start_http_server(port, address, registry)
     except OSError as error:
-        message = f"metrics are not served on port {port}: {error}; correct DICOMQ_METRICS_PORT"
+        message = (
+            f"metrics are not served on port {port} of {address}: {error}; "
+            "correct DICOMQ_METRICS_PORT or DICOMQ_METRICS_ADDRESS"
+        )
         log_event(LOGGER, events.METRICS_UNAVAILABLE, level=logging.WARNING, message=message)
         yield
         return

@@ -10,6 +10,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import QUEUE_CHANNEL, Listener
+from archive.ledger.migrations import Stage
 from archive.telemetry import log_event
 from workers import events
 from workers.hints import BrokerUnavailableError
@@ -73,7 +74,7 @@ class QueueWatch:
             When directory or ledger cannot be read; what is known stays valid.
         """
         if not self._migrated:
-            self._runtime.ledger.migrate()
+            self._runtime.ledger.migrate(Stage.PRE)
             self._migrated = True
         device = self._runtime.settings.device_name
         with self._runtime.ledger.statement() as tx:

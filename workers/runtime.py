@@ -52,7 +52,7 @@ def open_runtime(
     keeper = LeaseKeeper(ledger, config, SYSTEM_CLOCK)
     metrics = WorkerMetrics()
     serving = ExitStack()
-    serving.enter_context(served(metrics.registry, settings.metrics_port))
+    serving.enter_context(served(metrics.registry, settings))
     services = RunnerServices(
         ledger=ledger,
         source=source,

@@ -26,11 +26,14 @@ class Settings:
     ----------
     directory
         Path of an LDIF file, or URL of an LDAP server with the base DN, such as
-        `ldap://ldap.example.org/dc=dcm4che,dc=org`.
+        `ldap://ldap.example.org/dc=dcm4che,dc=org`; several URLs for servers that stand in for
+        one another.
     bind_address
         Address on which the SCP listens instead of the configured one.
     ldap_ca_file
         Certificates trusted for `ldaps:`; None for those of the operating system.
+    ldap_password_file
+        File that holds the password instead of `ldap_password`; read for each connection.
     lease_s, heartbeat_s
         How long a claimed task belongs to a worker, and how often the worker renews the claim.
     poll_s
@@ -40,7 +43,11 @@ class Settings:
     leading_wait_s
         How long an export or retrieve waits for the answer of a leading archive.
     metrics_port
-        Loopback port on which a dispatcher or worker serves Prometheus metrics; None does not.
+        Port on which a dispatcher or worker serves Prometheus metrics; None does not.
+    metrics_address
+        Address on which it does so.
+    drain_s
+        How long an SCP that is told to stop lets associations go on before it ends them.
     log_format
         `text` for people, `json` for programs: one object per line.
     variables
@@ -61,8 +68,11 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "text"
     metrics_port: int | None = None
+    metrics_address: str = "127.0.0.1"
+    drain_s: float = 0.0
     ldap_bind_dn: str | None = None
     ldap_password: str | None = field(default=None, repr=False)
+    ldap_password_file: str | None = None
     ldap_ca_file: str | None = None
     ldap_start_tls: bool = False
     ldap_timeout_s: float = 5.0
@@ -71,6 +81,10 @@ class Settings:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings from environment variables.
+
+        Each variable may instead be given as the path of a file that holds its value, under its
+        name with `_FILE` behind it: secrets then stand neither in the environment nor in a
+        process list.
 
         Parameters
         ----------
@@ -99,11 +113,9 @@ def _read(cls: type[Settings], environ: Mapping[str, str]) -> Settings:
     errors: list[str] = []
     values: dict[str, object] = {}
     for name, (attribute, convert) in _VARIABLES.items():
-        text = environ.get(name, "").strip()
-        if not text:
-            continue
         try:
-            values[attribute] = convert(text)
+            if text := _text(environ, name):
+                values[attribute] = convert(text)
         except ValueError as error:
             errors.append(f"{name}: {error}")
     if errors:
@@ -113,6 +125,36 @@ def _read(cls: type[Settings], environ: Mapping[str, str]) -> Settings:
     values.setdefault("directory", f"{data_dir}/directory.ldif")
     values["variables"] = MappingProxyType(dict(environ))
     return cls(**values)  # type: ignore[arg-type] # the table below pairs names and types
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    """Return the value of a variable, from the file that `<name>_FILE` names if that is set.
+
+    Raises
+    ------
+    ValueError
+        When both are set, or the file is empty or cannot be read.
+    """
+    text = environ.get(name, "").strip()
+    path = environ.get(f"{name}_FILE", "").strip()
+    if not path or f"{name}_FILE" in _VARIABLES:
+        return text
+    if text:
+        msg = f"{name}_FILE is set as well; remove one of them"
+        raise ValueError(msg)
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        msg = f"the file {path} that {name}_FILE names cannot be read: {error.strerror}"
+        raise ValueError(msg) from error
+    if not text:
+        msg = f"the file {path} that {name}_FILE names is empty"
+        raise ValueError(msg)
+    return text
+
+
+def _pause(text: str) -> float:
+    return 0.0 if text == "0" else _seconds(text)
 
 
 def _seconds(text: str) -> float:
@@ -175,8 +217,11 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
     "DICOMQ_LOG_FORMAT": ("log_format", _log_format),
     "DICOMQ_METRICS_PORT": ("metrics_port", _port),
+    "DICOMQ_METRICS_ADDRESS": ("metrics_address", str),
+    "DICOMQ_DRAIN_S": ("drain_s", _pause),
     "DICOMQ_LDAP_BIND_DN": ("ldap_bind_dn", str),
     "DICOMQ_LDAP_PASSWORD": ("ldap_password", str),
+    "DICOMQ_LDAP_PASSWORD_FILE": ("ldap_password_file", str),
     "DICOMQ_LDAP_CA_FILE": ("ldap_ca_file", str),
     "DICOMQ_LDAP_START_TLS": ("ldap_start_tls", _flag),
     "DICOMQ_LDAP_TIMEOUT_S": ("ldap_timeout_s", _seconds),

@@ -15,7 +15,7 @@ from archive.errors import (
     LedgerError,
     LedgerUnavailableError,
 )
-from archive.ledger.migrations import migrate
+from archive.ledger.migrations import Stage, migrate, pending
 
 Transaction = psycopg.Connection
 """An open transaction (or, from `Ledger.statement`, one transaction per statement)."""
@@ -119,8 +119,8 @@ class Ledger:
         """Close all connections."""
         self._pool.close()
 
-    def migrate(self) -> list[str]:
-        """Apply missing migrations; see `archive.ledger.migrations`.
+    def migrate(self, stage: Stage = Stage.ALL) -> list[str]:
+        """Apply missing migrations and return their names; see `archive.ledger.migrations`.
 
         Raises
         ------
@@ -128,7 +128,18 @@ class Ledger:
             When PostgreSQL cannot be reached.
         """
         with self.statement() as connection:
-            return migrate(connection)
+            return migrate(connection, stage)
+
+    def pending_migrations(self) -> list[str]:
+        """Return the names of migrations that are not applied.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When PostgreSQL cannot be reached.
+        """
+        with self.statement() as connection:
+            return pending(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -3,9 +3,15 @@
 Migrations are ``sql/migrations/NNNN_{pre,post}_name.sql``: `pre` ones may be applied while the
 previous release still runs, `post` ones only after it has gone. ``sql/functions*.sql`` are applied
 again whenever their text changes.
+
+A process that starts applies what is `pre`, because others may still run the previous release. A
+database that has no tables yet gets everything at once; else `post` is for whoever knows that the
+previous release is gone: ``make run``, which runs alone, and ``celery -A workers migrate``.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import LiteralString
@@ -23,7 +29,38 @@ CREATE TABLE IF NOT EXISTS schema_version (
 """
 
 
-def migrate(connection: psycopg.Connection) -> list[str]:
+class Stage(StrEnum):
+    """Which scripts are applied."""
+
+    PRE = "pre"
+    ALL = "all"
+
+
+def missing(
+    known: Mapping[str, str], digests: Iterable[tuple[str, str]], stage: Stage
+) -> list[str]:
+    """Return the names of the scripts to apply, in order.
+
+    Parameters
+    ----------
+    known
+        Name and digest of what was applied.
+    digests
+        Name and digest of the scripts of this release, in order.
+    stage
+        `Stage.PRE` leaves out `post` migrations, unless nothing was applied yet.
+    """
+    names = []
+    for name, digest in digests:
+        if name in known and (known[name] == digest or not _is_repeatable(name)):
+            continue
+        if stage is Stage.PRE and known and _is_post(name):
+            continue
+        names.append(name)
+    return names
+
+
+def migrate(connection: psycopg.Connection, stage: Stage = Stage.ALL) -> list[str]:
     """Apply what is missing and return the names of what was applied.
 
     Concurrent starters wait for each other; the database is left as it was when a script fails.
@@ -32,26 +69,43 @@ def migrate(connection: psycopg.Connection) -> list[str]:
     ----------
     connection
         An autocommit connection of a role that may create tables.
+    stage
+        `Stage.PRE` for what the previous release can live with, which may still run.
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute("SET LOCAL client_min_messages = warning")
         connection.execute(_VERSION_TABLE)
-        rows = connection.execute("SELECT name, digest FROM schema_version").fetchall()
-        known: dict[str, str] = dict(rows)
-        applied = []
-        for name, script in _scripts():
-            digest = hashlib.sha256(script.encode()).hexdigest()
-            if name in known and (known[name] == digest or not _is_repeatable(name)):
-                continue
-            connection.execute(script)
+        scripts = dict(_scripts())
+        digests = {name: _digest(script) for name, script in scripts.items()}
+        names = missing(_known(connection), digests.items(), stage)
+        for name in names:
+            connection.execute(scripts[name])
             connection.execute(
                 "INSERT INTO schema_version (name, digest) VALUES (%s, %s) ON CONFLICT (name)"
                 " DO UPDATE SET digest = excluded.digest, applied_time = now()",
-                (name, digest),
+                (name, digests[name]),
             )
-            applied.append(name)
-    return applied
+    return names
+
+
+def pending(connection: psycopg.Connection) -> list[str]:
+    """Return the names of the scripts of this release that are not applied, in order."""
+    exists = connection.execute("SELECT to_regclass('schema_version') IS NOT NULL").fetchone()
+    known = _known(connection) if exists == (True,) else {}
+    return missing(known, ((name, _digest(text)) for name, text in _scripts()), Stage.ALL)
+
+
+def _known(connection: psycopg.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, digest FROM schema_version").fetchall())
+
+
+def _digest(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
+def _is_post(name: str) -> bool:
+    return name[4:].startswith("_post_")
 
 
 def _is_repeatable(name: str) -> bool:

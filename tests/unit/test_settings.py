@@ -30,6 +30,7 @@ def test_the_directory_is_below_the_data() -> None:
         ("DICOMQ_LOG_LEVEL", "debug", "log_level", "DEBUG"),
         ("DICOMQ_LOG_FORMAT", "JSON", "log_format", "json"),
         ("DICOMQ_METRICS_PORT", "9101", "metrics_port", 9101),
+        ("DICOMQ_DRAIN_S", "0", "drain_s", 0),
         ("DICOMQ_LDAP_START_TLS", "TRUE", "ldap_start_tls", True),
     ],
 )
@@ -49,3 +50,24 @@ def test_secrets_are_not_shown() -> None:
         {"DICOMQ_LDAP_PASSWORD": "hunter2", "DATABASE_URL": "postgresql://u:hunter2@h/d"}
     )
     assert "hunter2" not in repr(settings)
+
+
+def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("redis://:hunter2@h/1\n")
+    settings = Settings.from_environment({"REDIS_URL_FILE": str(path)})
+    assert settings.redis_url == "redis://:hunter2@h/1"
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "url").write_text("redis://h")
+    wrong = {
+        "DATABASE_URL_FILE": str(tmp_path / "missing"),
+        "DICOMQ_DEVICE_FILE": str(tmp_path / "empty"),
+        "REDIS_URL_FILE": str(tmp_path / "url"),
+        "REDIS_URL": "redis://other",
+    }
+    with pytest.raises(InvalidValueError) as caught:
+        Settings.from_environment(wrong)
+    assert all(name in str(caught.value) for name in wrong)

@@ -77,8 +77,14 @@ class Session:
 
 
 @contextmanager
-def session() -> Iterator[Session]:
-    """Open the ledger for the time of a command."""
+def session(*, wait_s: float = 5.0) -> Iterator[Session]:
+    """Open the ledger for the time of a command.
+
+    Parameters
+    ----------
+    wait_s
+        How long to wait for PostgreSQL to answer, seconds.
+    """
     from archive.clock import SYSTEM_CLOCK  # noqa: PLC0415 - see the package
     from archive.configuration.settings import Settings  # noqa: PLC0415
     from archive.ledger.connection import Ledger  # noqa: PLC0415
@@ -87,7 +93,7 @@ def session() -> Iterator[Session]:
     logging.disable(logging.CRITICAL)
     try:
         settings = Settings.from_environment()
-        with Ledger(settings.database_url, max_connections=2, wait_s=5.0) as ledger:
+        with Ledger(settings.database_url, max_connections=2, wait_s=wait_s) as ledger:
             yield Session(settings, ledger, LateSource(settings), SYSTEM_CLOCK, _actor())
     finally:
         logging.disable(logging.NOTSET)

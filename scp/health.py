@@ -1,0 +1,60 @@
+"""Asks a running SCP for a C-ECHO, as a modality would."""
+
+from typing import Final
+
+from pynetdicom.ae import ApplicationEntity
+
+from archive.configuration.descriptors import Snapshot
+from archive.errors import ConfigurationError, PeerError
+
+_VERIFICATION: Final = "1.2.840.10008.1.1"
+_SUCCESS: Final = 0x0000
+
+
+def verify(snapshot: Snapshot, host: str, port: int, *, timeout_s: float) -> str:
+    """Open an association with the first AE that takes some, verify, release (PS3.4 Annex A).
+
+    Parameters
+    ----------
+    timeout_s
+        Longest time for connecting and for each answer, seconds.
+
+    Returns
+    -------
+    str
+        What was found, for people.
+
+    Raises
+    ------
+    ConfigurationError
+        When no AE accepts associations.
+    PeerError
+        When the SCP does not answer as it should.
+    """
+    called, calling = _titles(snapshot)
+    ae = ApplicationEntity(calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_s
+    ae.add_requested_context(_VERIFICATION)
+    assoc = ae.associate(host, port, ae_title=called)
+    if assoc.is_rejected:
+        # whom it lets in is the configuration's decision; it listens, reads and answers
+        return f"{called}@{host}:{port} answers, and rejects associations of {calling}"
+    if not assoc.is_established:
+        msg = f"{called}@{host}:{port} does not answer a request for an association"
+        raise PeerError(msg)
+    status = assoc.send_c_echo().get("Status")
+    assoc.release()
+    if status != _SUCCESS:
+        msg = f"{called}@{host}:{port} answered the C-ECHO with {status}"
+        raise PeerError(msg)
+    return f"{called}@{host}:{port} answers C-ECHO"
+
+
+def _titles(snapshot: Snapshot) -> tuple[str, str]:
+    """Return the AE to call, and a calling one that it knows if it knows any; else itself."""
+    for title, ae in snapshot.device.aes.items():
+        if ae.installed and ae.association_acceptor and any(each.port for each in ae.connections):
+            known = sorted(ae.accepted_calling_titles)
+            return str(title), str(known[0] if known else title)
+    msg = f"no AE of device {snapshot.device.name} accepts associations"
+    raise ConfigurationError(msg)
