@@ -1,36 +1,19 @@
-"""An LDAP server as the directory: the only importer of ldap3.
+"""An LDAP directory: reading, watching and changing it.
 
 Values are taken as bytes and read by our own table, because ldap3 changes their types depending
 on what it knows of the schema. A result that a size limit cut is a failure, not a configuration.
 """
 
-import hashlib
-import math
-import os
-import ssl
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
-from ldap3 import (
-    MODIFY_ADD,
-    MODIFY_DELETE,
-    MODIFY_REPLACE,
-    NONE,
-    SAFE_SYNC,
-    SUBTREE,
-    Connection,
-    Server,
-    Tls,
-)
-from ldap3.core.exceptions import LDAPException
+from ldap3 import BASE, MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE, SUBTREE
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.configuration.attributes import TABLES
 from archive.configuration.entries import Entry
+from archive.configuration.failover import ServerGroup, SizeLimitError, check_result
 from archive.configuration.records import (
     AddRecord,
     Change,
@@ -39,73 +22,58 @@ from archive.configuration.records import (
     Record,
     RenameRecord,
 )
-from archive.configuration.refusals import RESULT_TEXTS, Applied, RefusedChangeError
+from archive.configuration.refusals import Applied, RefusedChangeError
+from archive.configuration.servers import LdapAccess, ldap_accesses
 from archive.configuration.settings import Settings
-from archive.errors import ConfigurationError, DirectoryUnavailableError
+from archive.configuration.watching import CAPABILITIES, Watch
 
-_Result = TypeVar("_Result")
 _PAGED = "1.2.840.113556.1.4.319"
 _PAGE = 400
-_SIZE_LIMIT_EXCEEDED = 4
-_CAPABILITIES_INTERVAL_S = 30.0
-_DEFAULT_BASE = "dc=dcm4che,dc=org"
-_SCHEMES = ("ldap", "ldaps", "ldapi")
-_CAPABILITIES = "(objectClass=dicomTransferCapability)"
 # Each search counts for itself against the server's size limit, hence one per kind of entry.
-_SEARCHES = (
-    "(|(objectClass=dicomConfigurationRoot)(objectClass=dicomDevicesRoot)(objectClass=dicomDevice))",
-    "(objectClass=dicomNetworkConnection)",
-    "(objectClass=dicomNetworkAE)",
-    "(|(objectClass=dcmExporter)(objectClass=dcmExportRule)(objectClass=dcmQueue)(objectClass=dcmStorage))",
-)
+_UPPER = ("dicomConfigurationRoot", "dicomDevicesRoot", "dicomDevice")
+_MANY = ("dicomNetworkConnection", "dicomNetworkAE")
+_AUXILIARY = ("dcmArchiveDevice", "dcmArchiveNetworkAE")
 _CHANGE_TYPES = {
     Change.ADD: MODIFY_ADD,
     Change.DELETE: MODIFY_DELETE,
     Change.REPLACE: MODIFY_REPLACE,
 }
-_VERSION_ATTRIBUTES = ["entryCSN", "entryUUID", "modifyTimestamp"]
 
 
-class _SizeLimitError(DirectoryUnavailableError):
-    """The server gives fewer entries than there are."""
+def _classes(names: Iterable[str]) -> str:
+    return "(|{})".format("".join(f"(objectClass={name})" for name in names))
 
 
-@dataclass(frozen=True, slots=True)
-class LdapAccess:
-    """How to reach a server. `timeout_s` holds for connecting and for each answer."""
-
-    url: str
-    base_dn: str
-    bind_dn: str | None = None
-    password: str | None = None
-    ca_file: str | None = None
-    start_tls: bool = False
-    timeout_s: float = 5.0
+def _searches() -> tuple[str, ...]:
+    """Return the filters that find all entries of the table but transfer capabilities."""
+    apart = {*_UPPER, *_MANY, *_AUXILIARY, "dicomTransferCapability"}
+    others = [name for name in TABLES if name not in apart]
+    return (_classes(_UPPER), *(_classes([name]) for name in _MANY), _classes(others))
 
 
 class LdapDirectory:
-    """A directory on an LDAP server. Safe to use from several threads and after a fork.
+    """A directory on LDAP servers. Safe to use from several threads and after a fork.
 
     Parameters
     ----------
-    access
-        How to reach the server.
+    accesses
+        How to reach the servers, the preferred one first.
+    device_name
+        The own device.
     clock
-        Says when transfer capabilities are looked at for changes: they are many, so this is done
-        every 30 s, and every time for all other entries.
+        Says when a server that failed is tried again, and when all entries are compared.
     """
 
-    def __init__(self, access: LdapAccess, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._access = access
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._connection: Any = None
-        self._process = 0
-        self._capabilities = ""
-        self._capabilities_seen = float("-inf")
+    is_remote = True
+
+    def __init__(
+        self, accesses: Sequence[LdapAccess], device_name: str, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._servers = ServerGroup(accesses, clock)
+        self._watch = Watch(device_name, clock)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "LdapDirectory":
+    def from_settings(cls, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> "LdapDirectory":
         """Return the directory that `settings.directory` names.
 
         Raises
@@ -113,43 +81,48 @@ class LdapDirectory:
         ConfigurationError
             When that is no URL of an LDAP server.
         """
-        parts = urlsplit(settings.directory)
-        if parts.scheme not in _SCHEMES or (not parts.netloc and parts.scheme != "ldapi"):
-            msg = (
-                f"DICOMQ_DIRECTORY {settings.directory!r} is no LDAP URL; write "
-                "ldap://host:389/dc=dcm4che,dc=org, ldaps://... or the path of an LDIF file"
-            )
-            raise ConfigurationError(msg)
-        access = LdapAccess(
-            url=f"{parts.scheme}://{parts.netloc}",
-            base_dn=unquote(parts.path.lstrip("/")) or _DEFAULT_BASE,
-            bind_dn=settings.ldap_bind_dn,
-            password=settings.ldap_password,
-            ca_file=settings.ldap_ca_file,
-            start_tls=settings.ldap_start_tls,
-            timeout_s=settings.ldap_timeout_s,
-        )
-        return cls(access)
+        return cls(ldap_accesses(settings), settings.device_name, clock)
 
     @property
     def location(self) -> str:
         """Where the directory is, for messages."""
-        return f"{self._access.url}/{self._access.base_dn}"
+        return self._servers.location
+
+    @property
+    def base_dn(self) -> str:
+        """Name of the entry below which everything lies."""
+        return self._servers.base_dn
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The URLs of the servers."""
+        return self._servers.urls
+
+    @property
+    def server_in_use(self) -> str:
+        """URL of the server that answered last."""
+        return self._servers.in_use
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""
-        with self._lock:
-            self._drop()
+        self._servers.close()
+
+    def forget(self) -> None:
+        """Compare all entries when the fingerprint is next asked for."""
+        self._watch.forget()
 
     def fingerprint(self) -> str:
         """Return what changes whenever an entry is added, changed or deleted.
 
+        Transfer capabilities are many: on a server without contextCSN a deleted one is noticed
+        within half a minute.
+
         Raises
         ------
         DirectoryUnavailableError
-            When the server cannot be asked.
+            When no server can be asked.
         """
-        return self._run(self._fingerprint)
+        return self._servers.run(self._fingerprint)
 
     def read(self) -> tuple[Entry, ...]:
         """Return the entries that matter, of all devices.
@@ -157,9 +130,21 @@ class LdapDirectory:
         Raises
         ------
         DirectoryUnavailableError
-            When the server cannot be asked, or gives only a part of the entries.
+            When no server can be asked, or they give only a part of the entries.
         """
-        return self._run(self._read)
+        return self._servers.run(self._read)
+
+    def read_all(self) -> tuple[Entry, ...]:
+        """Return all entries below the base with all attributes, also those unknown to us.
+
+        Raises
+        ------
+        DirectoryUnavailableError
+            When no server can be asked, or they give only a part of the entries.
+        """
+        return self._servers.run(
+            lambda connection: tuple(self._search(connection, "(objectClass=*)", ["*"]))
+        )
 
     def apply_all(self, records: Sequence[Record], *, go_on: bool = False) -> tuple[Applied, ...]:
         """Apply change records one after the other, each whole or not at all.
@@ -179,96 +164,49 @@ class LdapDirectory:
         Raises
         ------
         DirectoryUnavailableError
-            When the server cannot be asked; whether it applied the present record is unknown.
+            When no server can be asked; whether it applied the present record is unknown.
         """
         done: list[Applied] = []
         for record in records:
-            done.append(self._run(partial(_apply, record=record), again=False))
+            done.append(self._servers.run(partial(_apply, record=record), again=False))
             if done[-1].refusal is not None and not go_on:
                 break
         return tuple(done)
 
-    def _run(self, action: Callable[[Any], _Result], *, again: bool = True) -> _Result:
-        """Do something on the connection; on another one when the kept one turns out dead."""
-        with self._lock:
-            kept = self._connection is not None and self._process == os.getpid()
-            try:
-                return action(self._open())
-            except LDAPException as error:
-                self._drop()
-                if not (kept and again):
-                    raise self._unavailable(error) from error
-            try:
-                return action(self._open())
-            except LDAPException as error:
-                self._drop()
-                raise self._unavailable(error) from error
-
-    def _open(self) -> Any:  # noqa: ANN401 - ldap3 has no types
-        if self._connection is not None and self._process == os.getpid():
-            return self._connection
-        access = self._access
-        tls = Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=access.ca_file)
-        server = Server(access.url, get_info=NONE, connect_timeout=access.timeout_s, tls=tls)
-        connection = Connection(
-            server,
-            user=access.bind_dn,
-            password=access.password,
-            client_strategy=SAFE_SYNC,
-            receive_timeout=math.ceil(access.timeout_s),
-        )
-        self._connection, self._process = connection, os.getpid()
-        try:
-            connection.open()
-            if access.start_tls:
-                connection.start_tls()
-            _check(connection.bind()[1], f"binding as {access.bind_dn or 'nobody'}")
-        except (LDAPException, DirectoryUnavailableError):
-            self._drop()
-            raise
-        return connection
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and self._process == os.getpid():
-            _close(connection)
-
-    def _unavailable(self, error: LDAPException) -> DirectoryUnavailableError:
-        msg = f"the directory {self.location} cannot be used: {error or type(error).__name__}"
-        return DirectoryUnavailableError(msg)
-
     def _fingerprint(self, connection: Any) -> str:  # noqa: ANN401 - ldap3 has no types
-        now = self._clock.monotonic()
-        if now - self._capabilities_seen >= _CAPABILITIES_INTERVAL_S:
-            entries = self._read_capabilities(connection, _VERSION_ATTRIBUTES)
-            self._capabilities = _digest(entries)
-            self._capabilities_seen = now
-        others = (
-            entry
-            for search in _SEARCHES
-            for entry in self._search(connection, search, _VERSION_ATTRIBUTES)
-        )
-        return f"{_digest(others)}:{self._capabilities}"
+        search = partial(self._search_for_watch, connection)
+        return self._watch.fingerprint(self._servers.in_use, _searches(), search)
+
+    def _search_for_watch(
+        self,
+        connection: Any,  # noqa: ANN401 - ldap3 has no types
+        search: str,
+        names: list[str],
+        **where: Any,  # noqa: ANN401 - as _search
+    ) -> list[Entry]:
+        if search == CAPABILITIES:
+            return self._read_capabilities(connection, names)
+        return self._search(connection, search, names, **where)
 
     def _read(self, connection: Any) -> tuple[Entry, ...]:  # noqa: ANN401 - ldap3 has no types
         names = sorted({row.ldap for rows in TABLES.values() for row in rows} | {"objectClass"})
         entries = [
-            entry for search in _SEARCHES for entry in self._search(connection, search, names)
+            entry for search in _searches() for entry in self._search(connection, search, names)
         ]
         return (*entries, *self._read_capabilities(connection, names))
 
     def _read_capabilities(self, connection: Any, names: list[str]) -> list[Entry]:  # noqa: ANN401 - ldap3 has no types
         """Read all transfer capabilities; piece by piece when a size limit cuts the answer."""
         try:
-            return list(self._search(connection, _CAPABILITIES, names))
-        except _SizeLimitError:
+            return self._search(connection, CAPABILITIES, names)
+        except SizeLimitError:
             aes = self._search(connection, "(objectClass=dicomNetworkAE)", ["objectClass"])
         return [
             entry
             for ae in aes
             for role in ("SCU", "SCP")
             for entry in self._search(
-                connection, f"(&{_CAPABILITIES}(dicomTransferRole={role}))", names, below=ae.dn
+                connection, f"(&{CAPABILITIES}(dicomTransferRole={role}))", names, below=ae.dn
             )
         ]
 
@@ -279,47 +217,26 @@ class LdapDirectory:
         names: list[str],
         *,
         below: str | None = None,
+        base: bool = False,
     ) -> list[Entry]:
         """Return all entries that a filter finds, page by page."""
         entries: list[Entry] = []
         cookie = None
+        where = below or self._servers.base_dn
         while True:
             _, result, response, _ = connection.search(
-                below or self._access.base_dn,
+                where,
                 search,
-                SUBTREE,
+                BASE if base else SUBTREE,
                 attributes=names,
                 paged_size=_PAGE,
                 paged_cookie=cookie,
             )
-            _check(result, f"searching {search[:60]} below {below or self._access.base_dn}")
+            check_result(result, f"searching {search[:60]} below {where}")
             entries.extend(_entries(response))
             cookie = result.get("controls", {}).get(_PAGED, {}).get("value", {}).get("cookie")
             if not cookie:
                 return entries
-
-
-def _close(connection: Any) -> None:  # noqa: ANN401 - ldap3 has no types
-    """Close a connection and, which ldap3 leaves out after a failure, its socket."""
-    try:
-        connection.unbind()
-    except LDAPException:
-        return
-    finally:
-        if connection.socket is not None:
-            connection.socket.close()
-
-
-def _check(result: dict[str, Any], what: str) -> None:
-    code = result["result"]
-    if code == 0:
-        return
-    text = f"{what}: {RESULT_TEXTS.get(code, result['description'])} ({code}) {result['message']}"
-    if code == _SIZE_LIMIT_EXCEEDED:
-        hint = "raise the limit for the DN that is bound (olcLimits: size=unlimited)"
-        msg = f"{text.strip()}; the server gives only a part of the entries: {hint}"
-        raise _SizeLimitError(msg)
-    raise DirectoryUnavailableError(text.strip())
 
 
 def _entries(response: Iterable[dict[str, Any]]) -> Iterator[Entry]:
@@ -328,11 +245,6 @@ def _entries(response: Iterable[dict[str, Any]]) -> Iterator[Entry]:
             raw = item["raw_attributes"]
             values = {name.lower(): tuple(raw[name]) for name in raw if raw[name]}
             yield Entry(item["dn"], values)
-
-
-def _digest(entries: Iterable[Entry]) -> str:
-    lines = sorted(f"{entry.dn} {sorted(entry.attributes.items())}" for entry in entries)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _apply(connection: Any, record: Record) -> Applied:  # noqa: ANN401 - ldap3 has no types

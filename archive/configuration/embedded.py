@@ -33,6 +33,8 @@ class EmbeddedDirectory:
         The file; it has to exist for everything but `create`.
     """
 
+    is_remote = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -63,6 +65,13 @@ class EmbeddedDirectory:
         except OSError as error:
             raise self._unavailable(error) from error
         return f"{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
+
+    def forget(self) -> None:
+        """Do nothing: the fingerprint is always a fresh one."""
+
+    def read_all(self) -> tuple[Entry, ...]:
+        """Return all entries; the same as `read`, which leaves nothing out here."""
+        return self.read()
 
     def read(self) -> tuple[Entry, ...]:
         """Return all entries.

@@ -1,13 +1,12 @@
 """A real slapd with the shipped schema and default, and the embedded directory beside it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import pytest
 
-from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries, default_folder
 from archive.configuration.descriptors import Snapshot
 from archive.configuration.directory import LdapDirectory
@@ -19,7 +18,7 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import ConfigurationSource, Directory
 from archive.errors import DirectoryUnavailableError
 from tests.directory_cases import CASES, DEVICE, WIKI_EXPORTER, WIKI_EXPORTER_AS_PRINTED
-from tests.fix_process import free_port
+from tests.fix_process import free_port, wait_until
 from tests.fix_slapd import Slapd
 
 
@@ -43,19 +42,6 @@ def snapshot_of(directory: Directory) -> Snapshot:
 
 
 Connect = Callable[[Settings], LdapDirectory]
-
-
-class TickingClock:
-    """Passes an hour whenever it is asked."""
-
-    now = staticmethod(SYSTEM_CLOCK.now)
-    sleep = staticmethod(SYSTEM_CLOCK.sleep)
-
-    def __init__(self) -> None:
-        self._hours = count(step=3600)
-
-    def monotonic(self) -> float:
-        return float(next(self._hours))
 
 
 def with_shadow(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -124,12 +110,12 @@ def test_changes_end_with_the_code_of_slapd(
 
 def test_changes_are_seen(connect: Connect, small: Slapd) -> None:
     server = connect(ldap_settings(small))
-    source = ConfigurationSource(server, ldap_settings(small), TickingClock())
-    assert not source.snapshot().device.exporters
-    server.apply_all(records(WIKI_EXPORTER))
-    assert list(source.snapshot().device.exporters) == ["STORESCP"]
-    server.apply_all(records(f"dn: dcmExporterID=STORESCP,{DEVICE}\nchangetype: delete\n"))
-    assert not source.snapshot().device.exporters
+    with closing(ConfigurationSource(server, ldap_settings(small))) as source:
+        assert not source.snapshot().device.exporters
+        server.apply_all(records(WIKI_EXPORTER))
+        wait_until(lambda: list(source.snapshot().device.exporters) == ["STORESCP"], deadline_s=5)
+        server.apply_all(records(f"dn: dcmExporterID=STORESCP,{DEVICE}\nchangetype: delete\n"))
+        wait_until(lambda: not source.snapshot().device.exporters, deadline_s=5)
 
 
 def test_an_unreachable_server_is_named(connect: Connect) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from typing_extensions import override
 
 from archive.configuration.descriptors import Problem
-from archive.errors import ConfigurationError
+from archive.configuration.source import Outage
 from archive.ledger import commitments
 from archive.ledger.commitments import CommitmentGauges
 from archive.model.gates import GateState
@@ -67,7 +67,8 @@ class OverviewPage(PageHandler):
             *(notice for view in queues for notice in queue_notices(view, now)),
             *(notice for view in destinations for notice in destination_notices(view, now)),
             *commitment_notices(gauges),
-            *problem_notices(self._problems()),
+            *problem_notices(self.services.source.snapshot().problems),
+            *outage_notices(self.services.source.outage()),
         ]
         return {
             "counts": [(status, counts.get(status, 0)) for status in TaskStatus],
@@ -77,15 +78,6 @@ class OverviewPage(PageHandler):
 
     def _count(self) -> dict[TaskStatus, int]:
         return self.services.operations(self.actor).count_by_status(TaskFilter())
-
-    def _problems(self) -> tuple[Problem, ...]:
-        source = self.services.source
-        problems = source.snapshot().problems
-        try:
-            source.directory.fingerprint()
-        except ConfigurationError as error:
-            return (Problem(source.directory.location, "", str(error)), *problems)
-        return problems
 
 
 def task_notices(counts: dict[TaskStatus, int]) -> list[Notice]:
@@ -165,6 +157,14 @@ def commitment_notices(gauges: CommitmentGauges) -> list[Notice]:
         advice = "They are asked for again by themselves; can the archive reach our port?"
         found.append(Notice("warn", title, advice, "dicomq-queues", "type=STGCMT_SCU"))
     return found
+
+
+def outage_notices(outage: Outage | None) -> list[Notice]:
+    """Return that the directory cannot be used, if it cannot."""
+    if outage is None:
+        return []
+    title = "The directory is unreachable; work goes on with the configuration that is known"
+    return [Notice("bad", title, outage.text(), "dicomq-destinations")]
 
 
 def problem_notices(problems: tuple[Problem, ...]) -> list[Notice]:

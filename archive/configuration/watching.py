@@ -1,0 +1,136 @@
+"""Noticing changes of an LDAP directory at little cost.
+
+A server with the overlay syncprov says in one value whether anything changed (contextCSN). Others
+are asked for entries changed since, which finds what was added or modified, and for the names
+below the own device, which finds what was deleted there. Beside that the versions of all entries
+are compared from time to time: the rarer the longer that takes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from archive.clock import Clock
+from archive.configuration.entries import Entry
+from archive.configuration.failover import SizeLimitError
+from archive.configuration.names import Name
+from archive.errors import InvalidValueError
+
+VERSION_ATTRIBUTES = ("entryCSN", "entryUUID", "modifyTimestamp")
+CAPABILITIES = "(objectClass=dicomTransferCapability)"
+SURE_S = 60.0
+SHORTEST_S = 4.0
+SHORTEST_CAPABILITIES_S = 30.0
+SHARE = 100
+_MOST_CHANGED = 100
+_NAME_SEARCH = f"(!{CAPABILITIES})"
+
+Search = Callable[..., list[Entry]]
+
+
+@dataclass(slots=True)
+class _Part:
+    """Versions of some of the entries, and when they are compared again."""
+
+    shortest_s: float
+    digest: str = ""
+    due: float = float("-inf")
+
+
+@dataclass(slots=True)
+class Watch:
+    """Makes the fingerprint of a directory.
+
+    Parameters
+    ----------
+    device_name
+        The own device, below which deletions are noticed at once.
+    clock
+        Says when all versions are compared again.
+    """
+
+    device_name: str
+    clock: Clock
+    _marker: str = ""
+    _since: str = ""
+    _device_dn: str = ""
+    _entries: _Part = field(default_factory=lambda: _Part(SHORTEST_S))
+    _capabilities: _Part = field(default_factory=lambda: _Part(SHORTEST_CAPABILITIES_S))
+
+    def forget(self) -> None:
+        """Compare everything at the next call."""
+        self._marker = ""
+
+    def fingerprint(self, server: str, searches: Iterable[str], search: Search) -> str:
+        """Return what differs whenever an entry was added, changed or deleted.
+
+        Parameters
+        ----------
+        server
+            The one that is asked: servers are not equally far.
+        searches
+            Filters that find all entries but transfer capabilities.
+        search
+            Returns the entries that a filter finds; takes the names of attributes and, as `below`,
+            where to search, and as `base` whether that entry alone is meant.
+        """
+        marker, is_sure = self._ask(search)
+        marker = f"{server} {marker}"
+        if marker != self._marker:
+            self._entries.due = self._capabilities.due = float("-inf")
+        self._compare(self._entries, searches, search, is_sure=is_sure)
+        self._compare(self._capabilities, (CAPABILITIES,), search, is_sure=is_sure)
+        self._marker = marker
+        return f"{self._entries.digest}:{self._capabilities.digest}"
+
+    def _ask(self, search: Search) -> tuple[str, bool]:
+        """Return a value that changes with the directory, and whether it does so surely."""
+        base = search("(objectClass=*)", ["contextCSN"], base=True)
+        context = sorted(text for entry in base for text in entry.texts("contextCSN"))
+        if context:
+            return " ".join(context), True
+        try:
+            changed = search(f"(entryCSN>={self._since})", ["entryCSN"]) if self._since else []
+            own = search(_NAME_SEARCH, ["1.1"], below=self._device_dn) if self._device_dn else []
+        except SizeLimitError:
+            self._since = self._device_dn = ""
+            return "more than the server gives", False
+        if len(changed) > _MOST_CHANGED:
+            self._since = _latest(changed)
+        return _digest((*changed, *own)), False
+
+    def _compare(
+        self, part: _Part, searches: Iterable[str], search: Search, *, is_sure: bool
+    ) -> None:
+        """Look at the versions of entries if it is time to."""
+        began = self.clock.monotonic()
+        if began < part.due:
+            return
+        entries = [entry for one in searches for entry in search(one, list(VERSION_ATTRIBUTES))]
+        part.digest = _digest(entries)
+        ended = self.clock.monotonic()
+        wait_s = min(max(SHARE * (ended - began), part.shortest_s), SURE_S)
+        part.due = ended + (SURE_S if is_sure else wait_s)
+        if part is self._entries:
+            self._since = self._since or _latest(entries)
+            self._device_dn = next((one.dn for one in entries if self._is_own(one.dn)), "")
+
+    def _is_own(self, dn: str) -> bool:
+        try:
+            first = Name.parse(dn).parts[:1]
+        except InvalidValueError:
+            return False
+        return any(
+            (kind.lower(), value.lower()) == ("dicomdevicename", self.device_name.lower())
+            for part in first
+            for kind, value in part
+        )
+
+
+def _latest(entries: Iterable[Entry]) -> str:
+    return max((text for entry in entries for text in entry.texts("entryCSN")), default="")
+
+
+def _digest(entries: Iterable[Entry]) -> str:
+    lines = sorted(f"{entry.dn} {sorted(entry.attributes.items())}" for entry in entries)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
