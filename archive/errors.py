@@ -42,6 +42,12 @@ class ConfigurationError(DicomqError):
     blame = Blame.OPERATOR
 
 
+class TlsMaterialError(ConfigurationError):
+    """A file with keys or trusted certificates cannot be used; it may be replaced at any time."""
+
+    retryable = True
+
+
 class DirectoryUnavailableError(ConfigurationError):
     """The directory (LDAP server or LDIF file) cannot be read now; the last snapshot stands."""
 
@@ -109,6 +115,16 @@ class PeerError(DicomqError):
 
 class PeerUnreachableError(PeerError):
     """The TCP connection to the remote AE failed, timed out or broke."""
+
+
+class TlsHandshakeError(PeerUnreachableError):
+    """TLS did not come about: certificates, suites or versions of the two sides do not fit.
+
+    Retried like any failure to connect, as certificates are renewed and trust is added without
+    the task being touched; the destination's pause keeps the attempts few meanwhile.
+    """
+
+    blame = Blame.OPERATOR
 
 
 class AssociationRejectedError(PeerError):

@@ -13,9 +13,9 @@ compile() {
         --no-header --no-emit-index-url --no-emit-find-links --output-file "$output" "$@" >/dev/null
 }
 
-compile requirements.lock --extra embedded --extra build "$@"
+compile requirements.lock --extra embedded --extra s3 --extra build "$@"
 compile requirements-dev.lock --constraints requirements.lock \
-    --extra embedded --extra build --extra test --extra check --extra lock "$@"
+    --extra embedded --extra s3 --extra build --extra test --extra check --extra lock "$@"
 
 if grep -nE '://|--(extra-)?index|--find-links|@ ' requirements.lock requirements-dev.lock; then
     echo "lock.sh: a lock file names an address (see above)" >&2

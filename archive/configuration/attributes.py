@@ -6,11 +6,11 @@ descriptor's own holds. Attributes of what this release does not perform yet are
 """
 
 from archive.configuration.attributes_coercion import ATTRIBUTE_SET, COERCION, COERCION_2
+from archive.configuration.attributes_connection import CONNECTION
 from archive.configuration.attributes_network import (
     AE,
     ARCHIVE_AE,
     ARCHIVE_DEVICE,
-    CONNECTION,
     DESCRIPTION,
     DEVICE,
     INSTALLED,

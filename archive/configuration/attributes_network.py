@@ -1,4 +1,4 @@
-"""Rows of the table of attributes: devices, connections, AEs (PS3.15 §H.1.3)."""
+"""Rows of the table of attributes: devices and AEs (PS3.15 §H.1.3)."""
 
 from archive.configuration.rows import Kind, many, must, one, vital
 
@@ -26,10 +26,36 @@ DEVICE = (
         Kind.PEER_LIMITS,
         "most associations of one calling AE",
     ),
-    one("trust_store_url", "dcmTrustStoreURL", Kind.TEXT, "where trusted certificates are"),
-    one("trust_store_type", "dcmTrustStoreType", Kind.TEXT, "format of the trust store"),
-    one("key_store_url", "dcmKeyStoreURL", Kind.TEXT, "where the own key is"),
-    one("key_store_type", "dcmKeyStoreType", Kind.TEXT, "format of the key store"),
+    one("trust_store_url", "dcmTrustStoreURL", Kind.TEXT, "file with trusted certificates"),
+    one(
+        "trust_store_type",
+        "dcmTrustStoreType",
+        Kind.TEXT,
+        "its format, which is recognized anyhow",
+    ),
+    one("trust_store_pin", "dcmTrustStorePin", Kind.SECRET, "opens the trust store"),
+    one(
+        "trust_store_pin_property",
+        "dcmTrustStorePinProperty",
+        Kind.TEXT,
+        "environment variable with that pin",
+    ),
+    one("key_store_url", "dcmKeyStoreURL", Kind.TEXT, "file with our key and certificate"),
+    one("key_store_type", "dcmKeyStoreType", Kind.TEXT, "its format, which is recognized anyhow"),
+    one("key_store_pin", "dcmKeyStorePin", Kind.SECRET, "opens the key store"),
+    one(
+        "key_store_pin_property",
+        "dcmKeyStorePinProperty",
+        Kind.TEXT,
+        "environment variable with that pin",
+    ),
+    one("key_store_key_pin", "dcmKeyStoreKeyPin", Kind.SECRET, "opens the key in it"),
+    one(
+        "key_store_key_pin_property",
+        "dcmKeyStoreKeyPinProperty",
+        Kind.TEXT,
+        "environment variable with that pin",
+    ),
     one("time_zone", "dcmTimeZoneOfDevice", Kind.ZONE, "zone of schedules and of today's date"),
 )
 
@@ -85,10 +111,11 @@ ARCHIVE = (
         "storages whose copies count for that; else all",
     ),
     one(
-        "committed_by",
+        "commitment_terms",
         "dcmStgCmtPolicy",
-        Kind.COMMITTED_BY,
-        "commit only what the commitment SCPs of these exporters have committed to",
+        Kind.COMMITMENT_TERMS,
+        "commit only what the commitment SCPs of these exporters have committed to; how long to"
+        " report on the association of the request",
     ),
     one(
         "fallback_c_move_scp",
@@ -237,66 +264,6 @@ ARCHIVE_DEVICE = (
         Kind.INTEGER,
         "most answers of leading archives kept, 0 for any number",
     ),
-)
-
-CONNECTION = (
-    one("name", "cn", Kind.TEXT, "name of the connection"),
-    must("hostname", "dicomHostname", Kind.TEXT, "host name or address"),
-    one("port", "dicomPort", Kind.INTEGER, "TCP port; without it the connection is only outgoing"),
-    INSTALLED,
-    many(
-        "tls_cipher_suites", "dicomTLSCipherSuite", Kind.TEXT, "cipher suites; any value means TLS"
-    ),
-    one("protocol", "dcmProtocol", Kind.TEXT, "DICOM where it is absent"),
-    one(
-        "tls_need_client_auth", "dcmTLSNeedClientAuth", Kind.BOOLEAN, "demand a client certificate"
-    ),
-    many("tls_protocols", "dcmTLSProtocol", Kind.TEXT, "versions of TLS"),
-    one(
-        "tls_endpoint_identification",
-        "dcmTLSEndpointIdentificationAlgorithm",
-        Kind.TEXT,
-        "HTTPS or LDAPS: check the host name of the certificate",
-    ),
-    one("tcp_backlog", "dcmTCPBacklog", Kind.INTEGER, "connections waiting to be accepted"),
-    one("connect_timeout_s", "dcmTCPConnectTimeout", Kind.MILLISECONDS, "opening the connection"),
-    one("close_delay_s", "dcmTCPCloseDelay", Kind.MILLISECONDS, "wait before closing"),
-    one("send_buffer_bytes", "dcmTCPSendBufferSize", Kind.INTEGER, "SO_SNDBUF, 0 for the system's"),
-    one(
-        "receive_buffer_bytes",
-        "dcmTCPReceiveBufferSize",
-        Kind.INTEGER,
-        "SO_RCVBUF, 0 for the system's",
-    ),
-    one("tcp_no_delay", "dcmTCPNoDelay", Kind.BOOLEAN, "TCP_NODELAY"),
-    one("bind_address", "dcmBindAddress", Kind.TEXT, "address to listen on"),
-    one("client_bind_address", "dcmClientBindAddress", Kind.TEXT, "source address"),
-    many("blacklisted_hostnames", "dcmBlacklistedHostname", Kind.TEXT, "hosts refused at once"),
-    one("send_pdu_length", "dcmSendPDULength", Kind.INTEGER, "longest PDU sent, bytes"),
-    one("receive_pdu_length", "dcmReceivePDULength", Kind.INTEGER, "longest PDU received, bytes"),
-    one("max_ops_performed", "dcmMaxOpsPerformed", Kind.INTEGER, "asynchronous window, performed"),
-    one("max_ops_invoked", "dcmMaxOpsInvoked", Kind.INTEGER, "asynchronous window, invoked"),
-    one("pack_pdv", "dcmPackPDV", Kind.BOOLEAN, "command and data in one PDU"),
-    one("request_timeout_s", "dcmAARQTimeout", Kind.MILLISECONDS, "wait for A-ASSOCIATE-RQ"),
-    one("accept_timeout_s", "dcmAAACTimeout", Kind.MILLISECONDS, "wait for A-ASSOCIATE-AC"),
-    one("release_timeout_s", "dcmARRPTimeout", Kind.MILLISECONDS, "wait for A-RELEASE-RP"),
-    one("abort_timeout_s", "dcmAATimeout", Kind.MILLISECONDS, "wait before A-ABORT"),
-    one("send_timeout_s", "dcmSendTimeout", Kind.MILLISECONDS, "sending a DIMSE request"),
-    one("store_timeout_s", "dcmStoreTimeout", Kind.MILLISECONDS, "sending a C-STORE request"),
-    one("response_timeout_s", "dcmResponseTimeout", Kind.MILLISECONDS, "wait for a response"),
-    one(
-        "retrieve_timeout_s",
-        "dcmRetrieveTimeout",
-        Kind.MILLISECONDS,
-        "wait for a response of C-MOVE or C-GET",
-    ),
-    one(
-        "retrieve_timeout_total",
-        "dcmRetrieveTimeoutTotal",
-        Kind.BOOLEAN,
-        "pending responses do not restart the wait for retrieves",
-    ),
-    one("idle_timeout_s", "dcmIdleTimeout", Kind.MILLISECONDS, "close an idle association"),
 )
 
 AE = (

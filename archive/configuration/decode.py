@@ -22,6 +22,7 @@ from archive.configuration.rows import Attribute, Kind
 from archive.errors import InvalidValueError
 from archive.model.coercion import OnFailure, UpdatePolicy
 from archive.model.conditions import Conditions
+from archive.model.commitment_terms import CommitmentTerms
 from archive.model.durations import parse_duration
 from archive.model.identifiers import check_ae_title, check_uid
 from archive.model.merge_attributes import parse_merge_attributes
@@ -123,17 +124,20 @@ def _clean(
     problems: list[Problem] = []
     for value in entry.values(row.ldap):
         text = value.decode("utf-8", "replace")
-        if text != text.strip():
+        is_secret = row.kind is Kind.SECRET
+        if text != text.strip() and not is_secret:
             reason = f"value {text!r} has blanks at its ends; they are ignored, delete them"
             problems.append(Problem(entry.dn, row.ldap, reason, "warning"))
         expandable = row.kind is not Kind.CONDITIONS
-        expanded, unset = variables.expand(text.strip()) if expandable else (text.strip(), ())
+        bare = text if is_secret else text.strip()
+        expanded, unset = variables.expand(bare) if expandable else (bare, ())
         for name in unset:
             reason = f"{name} is not set and has no default; it stays as it is written"
             problems.append(Problem(entry.dn, row.ldap, reason, "warning"))
         texts.append(expanded)
     if len(texts) > 1 and not row.many:
-        reason = f"has {len(texts)} values, only {texts[0]!r} is used"
+        shown = "one" if row.kind is Kind.SECRET else repr(texts[0])
+        reason = f"has {len(texts)} values, only {shown} is used"
         problems.append(Problem(entry.dn, row.ldap, reason))
     return tuple(texts), problems
 
@@ -247,18 +251,9 @@ def _peer_limits(texts: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple(limits.items())
 
 
-def _committed_by(text: str) -> tuple[str, ...]:
-    """Return the exporters of `COMMITTED_BY:one,another`."""
-    word, _, names = text.partition(":")
-    exporters = tuple(name.strip() for name in names.split(",") if name.strip())
-    if word.upper() == "COMMITTED_BY" and exporters:
-        return exporters
-    msg = "not of the form COMMITTED_BY:exporter,exporter"
-    raise ValueError(msg)
-
-
 _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.TEXT: _text,
+    Kind.SECRET: _text,
     Kind.AE_TITLE: check_ae_title,
     Kind.UID: check_uid,
     Kind.INTEGER: _integer,
@@ -275,7 +270,7 @@ _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.TAG: _tag,
     Kind.SPANNING: _choice("REPLACE", "MERGE", "SUPPLEMENT"),
     Kind.VERIFICATION: lambda text: VerificationPolicy(_choice(*VerificationPolicy)(text)),
-    Kind.COMMITTED_BY: _committed_by,
+    Kind.COMMITMENT_TERMS: CommitmentTerms.parse,
     Kind.IAN_TRIGGER: lambda text: IanTrigger(_choice(*IanTrigger)(text)),
     Kind.ROLE: lambda text: TransferRole(_choice(*TransferRole)(text)),
     Kind.ZONE: _zone,

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from archive.model.coercion import CoercionRule
+from archive.model.commitment_terms import CommitmentTerms
 from archive.model.conditions import Conditions
 from archive.model.retrieval import INTERACTIVE_QUEUE
 from archive.model.retry import RetryPolicy
 from archive.model.schedule import Schedule
 from archive.model.task import ExportEntity
+from archive.tls.terms import TlsTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,11 @@ class Connection:
     """A network connection of a device (dicomNetworkConnection + dcmNetworkConnection).
 
     Time-outs are in seconds, None for none; PDU lengths are in bytes.
+
+    Attributes
+    ----------
+    tls
+        What it demands of TLS; None without TLS, and where none of its suites can be used.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Connection:
     response_timeout_s: float | None = None
     retrieve_timeout_s: float | None = None
     idle_timeout_s: float | None = None
+    tls: TlsTerms | None = None
 
     @property
     def is_tls(self) -> bool:
@@ -133,7 +141,7 @@ class ArchiveOptions:
     ian_on_timeout: bool = False
     storage_verification_policy: VerificationPolicy = VerificationPolicy.OBJECT_CHECKSUM
     storage_verification_storage_ids: tuple[str, ...] = ()
-    committed_by: tuple[str, ...] = ()
+    commitment_terms: CommitmentTerms = field(default_factory=CommitmentTerms)
     fallback_c_move_scp: str | None = None
     fallback_c_move_scp_destination: str | None = None
     fallback_c_move_scp_calling_aet: str | None = None
@@ -304,8 +312,14 @@ class ArchiveDevice(ArchiveOptions):
     primary_device_types: tuple[str, ...] = ()
     trust_store_url: str | None = None
     trust_store_type: str | None = None
+    trust_store_pin: str | None = field(default=None, repr=False)
+    trust_store_pin_property: str | None = None
     key_store_url: str | None = None
     key_store_type: str | None = None
+    key_store_pin: str | None = field(default=None, repr=False)
+    key_store_pin_property: str | None = None
+    key_store_key_pin: str | None = field(default=None, repr=False)
+    key_store_key_pin_property: str | None = None
     fuzzy_algorithm_class: str | None = None
     c_store_scu_of_c_move_scp: tuple[str, ...] = ()
     task_polling_interval_s: float | None = None

@@ -16,6 +16,7 @@ from archive.configuration.descriptors import (
 from archive.configuration.entries import Entry
 from archive.configuration.findings import Findings
 from archive.configuration.names import same_name
+from archive.configuration.tls import DeviceTls
 from archive.configuration.tree import Tree
 
 _INHERITED = frozenset(row.field for row in (*ARCHIVE, LENIENT))
@@ -38,6 +39,7 @@ class DeviceReading:
     installed: bool
     zone: ZoneInfo | None
     aes: tuple[NetworkAE, ...]
+    tls: DeviceTls
 
 
 def read_device(tree: Tree, entry: Entry, findings: Findings) -> DeviceReading | None:
@@ -47,7 +49,15 @@ def read_device(tree: Tree, entry: Entry, findings: Findings) -> DeviceReading |
         return None
     fields = dict(reading.fields)
     zone = ZoneInfo(fields["time_zone"]) if "time_zone" in fields else None
-    device = DeviceReading(entry, fields["name"], fields, fields.get("installed", True), zone, ())
+    device = DeviceReading(
+        entry,
+        fields["name"],
+        fields,
+        fields.get("installed", True),
+        zone,
+        (),
+        DeviceTls.read(entry.dn, fields, findings.variables.environment),
+    )
     connections = _read_connections(tree, device, findings)
     aes = [
         ae
@@ -85,7 +95,8 @@ def _read_connections(
         fields.setdefault("name", fields["hostname"])
         fields["installed"] = device.installed and fields.get("installed", True)
         fields["port"] = _port(fields.get("port"), one, findings)
-        connections[one.dn] = Connection(**fields)
+        connection = Connection(**fields)
+        connections[one.dn] = replace(connection, tls=device.tls.terms(one.dn, connection))
     return connections
 
 

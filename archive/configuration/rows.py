@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from archive.model.commitment_terms import TERMS_FORM
+
 
 class Kind(StrEnum):
     """How the text of a value is read."""
 
     TEXT = "text"
+    SECRET = "secret text"  # noqa: S105 - the name of a kind, not a secret
     AE_TITLE = "AE title"
     UID = "UID"
     INTEGER = "integer"
@@ -28,7 +31,7 @@ class Kind(StrEnum):
     TAG = "tag of eight hexadecimal digits"
     SPANNING = "REPLACE, MERGE or SUPPLEMENT"
     VERIFICATION = "DB_RECORD_EXISTS, OBJECT_EXISTS, OBJECT_SIZE, OBJECT_FETCH or OBJECT_CHECKSUM"
-    COMMITTED_BY = "COMMITTED_BY:exporter,exporter"
+    COMMITMENT_TERMS = TERMS_FORM
     IAN_TRIGGER = (
         "STUDY_RECEIVED, FIRST_OBJECT_OF_STUDY_RECEIVED, MPPS_RECEIVED or REJECTION_NOTE_RECEIVED"
     )

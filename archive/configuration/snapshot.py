@@ -54,6 +54,7 @@ def build_snapshot(
     tree = Tree(entries, load_schema().exact)
     devices = _read_devices(tree, findings)
     own = _own_device(devices, device_name)
+    findings.problems.extend(own.tls.problems)
     device_exporters = {
         device.name: _keyed(_read_exporters(tree, device, findings), "exporter_id", findings)
         for device in devices
