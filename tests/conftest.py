@@ -23,4 +23,5 @@ pytest_plugins = (
     "tests.fix_move",
     "tests.fix_monitor",
     "tests.fix_session",
+    "tests.fix_tls",
 )

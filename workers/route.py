@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from archive.configuration.descriptors import Connection, NetworkAE, Snapshot
+    from archive.tls.terms import TlsTerms
 
 
 class NotConfiguredError(ConfigurationError):
@@ -95,6 +96,8 @@ class Route:
         Title of the own AE in the directory.
     send_pdu_length, receive_pdu_length
         Bytes; 0 for no limit of ours.
+    tls
+        What is demanded of TLS; None for a plain connection.
     """
 
     remote_aet: str
@@ -109,11 +112,13 @@ class Route:
     receive_pdu_length: int = 16378
     send_buffer_bytes: int = 0
     receive_buffer_bytes: int = 0
+    tls: "TlsTerms | None" = None
 
     @override
     def __str__(self) -> str:
         """Return the destination for messages: title and address."""
-        return f"{self.remote_aet} ({self.host}:{self.port})"
+        over = " over TLS" if self.tls is not None else ""
+        return f"{self.remote_aet} ({self.host}:{self.port}{over})"
 
 
 def local_ae(snapshot: "Snapshot", title: str | None, wanted_by: str) -> "NetworkAE":
@@ -179,7 +184,7 @@ def find_route(local: "NetworkAE", remote: "NetworkAE", calling_aet: str | None 
     Raises
     ------
     NotConfiguredError
-        When the two have no pair of compatible connections, or only one that needs TLS.
+        When the two have no pair of compatible connections that can be used.
     """
     own, peer = _connection_pair(local, remote)
     if peer.port is None:
@@ -198,6 +203,7 @@ def find_route(local: "NetworkAE", remote: "NetworkAE", calling_aet: str | None 
         receive_pdu_length=own.receive_pdu_length,
         send_buffer_bytes=own.send_buffer_bytes,
         receive_buffer_bytes=own.receive_buffer_bytes,
+        tls=own.tls,
     )
 
 
@@ -223,18 +229,19 @@ def masqueraded_called_aet(local: "NetworkAE", remote_aet: str) -> str | None:
 
 
 def _connection_pair(local: "NetworkAE", remote: "NetworkAE") -> tuple["Connection", "Connection"]:
-    """Return the first compatible pair (own, peer's); plain TCP only."""
+    """Return the first compatible pair (own, peer's): over TLS if both can, else plain."""
     pairs = list(_compatible_pairs(local, remote))
-    plain = next((pair for pair in pairs if not pair[0].is_tls), None)
-    if plain is not None:
-        return plain
+    usable = [pair for pair in pairs if not pair[0].is_tls or _can_call(pair[0])]
+    if usable:
+        return max(usable, key=lambda pair: pair[0].is_tls)  # the first of the greatest
     if pairs:
         own, peer = pairs[0]
         msg = (
-            f"{remote.title} can be reached over TLS only (dicomTLSCipherSuite of connection "
-            f"{peer.name} of {_place(remote)} and {own.name} of {_place(local)}), and this version "
-            f"opens no TLS associations: give both sides a connection without cipher suites, "
-            f"through a TLS tunnel if the network demands it"
+            f"{remote.title} can be reached over TLS only (connection {peer.name} of "
+            f"{_place(remote)}), and connection {own.name} of {_place(local)} cannot be used for "
+            f"it: its dicomTLSCipherSuite and dcmTLSProtocol have to name a suite of TLS 1.2 or "
+            f"1.3, dcmTrustStoreURL of the device a file; `celery -A workers config check` says "
+            f"what is wrong"
         )
     else:
         msg = (
@@ -253,6 +260,10 @@ def _compatible_pairs(
         usable = peer.installed and own.installed and peer.port is not None
         if usable and peer.protocol == own.protocol and peer.is_tls == own.is_tls:
             yield own, peer
+
+
+def _can_call(own: "Connection") -> bool:
+    return own.tls is not None and own.tls.can_call
 
 
 def _place(ae: "NetworkAE") -> str:

@@ -20,12 +20,16 @@ from pynetdicom.transport import AddressInformation, AssociationSocket
 from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK
-from archive.errors import PeerUnreachableError
+from archive.errors import PeerError, PeerUnreachableError, TlsHandshakeError
 from archive.storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from archive.tls.channel import TlsSocket
+from archive.tls.faults import NO_TLS, explain
+from archive.tls.stores import client_context
 from workers.contexts import ProposedContext
-from workers.route import Route
+from workers.route import DEFAULT_CONNECT_S, Route
 
 _KEEP_ALIVE_IDLE_S = 30
+_TLS_ALERT = 0x15
 
 
 class ReaderGate:
@@ -64,10 +68,24 @@ class ReaderGate:
 
 
 class ObservedSocket(socket.socket):
-    """A socket that remembers how connecting went; pynetdicom only logs it."""
+    """A socket that remembers how connecting went; pynetdicom only logs it.
+
+    Attributes
+    ----------
+    failure
+        Why no connection came about.
+    fault
+        What ended the use of TLS, None as long as nothing did.
+    connected_at
+        When the TCP connection stood, by the monotonic clock.
+    first_byte
+        The first byte that the peer sent; a peer that speaks TLS is known by it.
+    """
 
     failure: OSError | None = None
+    fault: OSError | None = None
     connected_at: float | None = None
+    first_byte: int | None = None
 
     @override
     def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
@@ -78,6 +96,45 @@ class ObservedSocket(socket.socket):
             self.failure = error
             raise
         self.connected_at = SYSTEM_CLOCK.monotonic()
+
+
+class SecureObservedSocket(ObservedSocket, TlsSocket):
+    """One that encrypts: connecting includes the handshake, within the same limit each."""
+
+    fault: OSError | None = None
+
+    @override
+    def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
+        """Connect, agree on keys and note the result."""
+        super().connect(address)
+        try:
+            self.handshake(self.gettimeout() or DEFAULT_CONNECT_S)
+        except OSError as error:
+            self.failure = error
+            raise
+        self.connected_at = SYSTEM_CLOCK.monotonic()
+
+
+class ObservedTransport(AssociationSocket):
+    """What pynetdicom reads from and writes to."""
+
+    @property
+    @override
+    def ready(self) -> bool:
+        """Whether there is something to read; `select` does not see into TLS."""
+        sock = self.socket
+        if isinstance(sock, TlsSocket) and self._is_connected:
+            return sock.is_readable()
+        return bool(super().ready)
+
+    @override
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read bytes for pynetdicom."""
+        data: bytearray = super().recv(nr_bytes)
+        sock = self.socket
+        if data and isinstance(sock, ObservedSocket) and sock.first_byte is None:
+            sock.first_byte = data[0]
+        return data
 
 
 def make_requestor(route: Route, contexts: Sequence[ProposedContext]) -> Requestor:
@@ -135,12 +192,14 @@ def attach_socket(requestor: Requestor, route: Route) -> ObservedSocket:
     ------
     PeerUnreachableError
         When the host name cannot be resolved or the local address cannot be bound.
+    TlsMaterialError
+        When our key or the trusted certificates cannot be read.
     """
     sock: ObservedSocket | None = None
     try:
         remote = AddressInformation(route.host, route.port)
         local = AddressInformation(route.bind_address or ("" if remote.is_ipv4 else "::0"), 0)
-        sock = ObservedSocket(remote.address_family, socket.SOCK_STREAM)
+        sock = _made(route, remote)
         sock.bind(local.as_tuple)
         _set_options(sock, route)
         _attach(sock, requestor, local)
@@ -154,10 +213,21 @@ def attach_socket(requestor: Requestor, route: Route) -> ObservedSocket:
     return sock
 
 
+def _made(route: Route, remote: AddressInformation) -> ObservedSocket:
+    """Return an unconnected socket, for TLS if the route goes over it."""
+    if route.tls is None:
+        return ObservedSocket(remote.address_family, socket.SOCK_STREAM)
+    context = client_context(route.tls)
+    sock = SecureObservedSocket(remote.address_family, socket.SOCK_STREAM)
+    sock.secure(context, host=route.host)
+    sock.send_limit_s = route.limits.stall_s
+    return sock
+
+
 def _attach(sock: ObservedSocket, requestor: Requestor, local: AddressInformation) -> None:
     """Have `requestor` use `sock` instead of one that pynetdicom makes itself."""
     any_port = AddressInformation("" if local.is_ipv4 else "::0", 0)
-    transport = AssociationSocket(requestor, address=any_port)
+    transport = ObservedTransport(requestor, address=any_port)
     if transport.socket is not None:
         transport.socket.close()
     transport.socket = sock
@@ -185,6 +255,31 @@ def _timeval(seconds: float) -> bytes:
     """Return a C struct timeval, never zero because that means "for ever"."""
     microseconds = max(1, round(seconds * 1_000_000))
     return struct.pack("@ll", *divmod(microseconds, 1_000_000))
+
+
+def connect_error(route: Route, sock: ObservedSocket, failure: OSError) -> PeerError:
+    """Return the error for a connection, or TLS on it, that did not come about."""
+    if reason := explain(failure):
+        return TlsHandshakeError(f"no TLS with {route}: {reason}")
+    if route.tls is not None and sock.connected_at is not None:
+        what = f"ended the connection when TLS was begun ({reason_of(failure)})"
+        if isinstance(failure, TimeoutError):
+            what = f"did not agree on TLS within {route.limits.connect_s:g} s"
+        return TlsHandshakeError(f"{route} {what}: {NO_TLS}")
+    return PeerUnreachableError(f"cannot connect to {route}: {reason_of(failure)}")
+
+
+def tls_error(route: Route, sock: ObservedSocket) -> PeerError | None:
+    """Return the error for an association that TLS has ended; None when something else has."""
+    if sock.fault is not None:
+        return TlsHandshakeError(f"{route} ended TLS: {explain(sock.fault) or sock.fault}")
+    if route.tls is None and sock.first_byte == _TLS_ALERT:
+        msg = (
+            f"{route} speaks TLS on that port: give its connection and ours dicomTLSCipherSuite, "
+            f"or correct dicomPort"
+        )
+        return TlsHandshakeError(msg)
+    return None
 
 
 def reason_of(error: OSError) -> str:

@@ -18,8 +18,8 @@ _NOT_TRUSTED: Final = (
     f"it does not trust our certificate: have it trust the authority of ours, or name one that it "
     f"trusts in {_OUR_KEY}"
 )
-_NO_TLS: Final = (
-    "it does not speak TLS on that port: correct dicomPort, or take dicomTLSCipherSuite from its "
+NO_TLS: Final = (
+    "it does not speak TLS on that port; correct dicomPort, or take dicomTLSCipherSuite from its "
     "connection"
 )
 
@@ -93,7 +93,7 @@ def _explain_reason(error: ssl.SSLError) -> str:
     if reason in _COMMON:
         return _COMMON[reason]
     if reason in _NOT_TLS:
-        return _NO_TLS
+        return NO_TLS
     _, is_alert, alert = reason.partition("_ALERT_")
     if is_alert:
         return _ALERTS.get(alert, f"it ended TLS: {_words(alert)}")

@@ -66,7 +66,7 @@ def test_first_compatible_pair(
         ((OUT,), (), "no connection leads"),
         ((), (PLAIN,), "no connection leads"),
         ((OUT,), (TLS,), "no connection leads"),
-        ((OUT_TLS,), (TLS,), "opens no TLS associations"),
+        ((OUT_TLS,), (TLS,), "can be reached over TLS only"),
     ],
 )
 def test_no_usable_pair(

@@ -1,0 +1,177 @@
+"""Certificates as a hospital has them: one authority, a node, a peer, and what goes wrong."""
+
+import datetime as dt
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import NameOID
+
+from archive.clock import SYSTEM_CLOCK
+from archive.tls.terms import DeviceStores, StoreReference, TlsTerms
+
+CIPHERS = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384")
+DEVICE_DN = "dicomDeviceName=dcm4chee-arc,cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org"
+_DAY = dt.timedelta(days=1)
+
+
+@dataclass
+class Authority:
+    """A certificate authority that keeps its files in a directory."""
+
+    name: str
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.key = rsa.generate_private_key(65537, 2048)
+        self.certificate = self._signed(self.name, self.key.public_key(), is_authority=True)
+        self.file.write_bytes(_pem(self.certificate))
+
+    @property
+    def file(self) -> Path:
+        """The authority's certificate, PEM."""
+        return self.directory / f"{self.name}.pem"
+
+    def issue(
+        self, name: str, *, hosts: Sequence[str] = ("localhost",), days: tuple[int, int] = (-1, 30)
+    ) -> "Node":
+        """Issue a certificate for `hosts` and 127.0.0.1, valid for `days` from today."""
+        key = rsa.generate_private_key(65537, 2048)
+        certificate = self._signed(name, key.public_key(), hosts=hosts, days=days)
+        node = Node(name, self.directory, key, certificate)
+        node.write()
+        return node
+
+    def _signed(
+        self,
+        name: str,
+        public_key: rsa.RSAPublicKey,
+        *,
+        hosts: Sequence[str] = (),
+        days: tuple[int, int] = (-1, 30),
+        is_authority: bool = False,
+    ) -> x509.Certificate:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        now = SYSTEM_CLOCK.now()
+        names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + days[0] * _DAY)
+            .not_valid_after(now + days[1] * _DAY)
+            .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+        )
+        if "localhost" in hosts:
+            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+@dataclass
+class Node:
+    """A key with its certificate, in the forms in which programs want them."""
+
+    name: str
+    directory: Path
+    private_key: rsa.RSAPrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def key(self) -> Path:
+        """The private key, PEM."""
+        return self.directory / f"{self.name}.key"
+
+    @property
+    def cert(self) -> Path:
+        """The certificate, PEM."""
+        return self.directory / f"{self.name}.crt"
+
+    @property
+    def both(self) -> Path:
+        """Key and certificate in one file, PEM."""
+        return self.directory / f"{self.name}.pem"
+
+    def write(self) -> None:
+        """Write all files."""
+        self.key.write_bytes(self.key_pem())
+        self.cert.write_bytes(_pem(self.certificate))
+        self.both.write_bytes(self.key.read_bytes() + self.cert.read_bytes())
+
+    def key_pem(self, pin: str = "") -> bytes:
+        """Return the private key, encrypted with `pin` if there is one."""
+        locked = serialization.BestAvailableEncryption(pin.encode()) if pin else None
+        return self.private_key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            locked or serialization.NoEncryption(),
+        )
+
+    def pkcs12(self, pin: str) -> bytes:
+        """Return key and certificate as a PKCS#12 file."""
+        locked = serialization.BestAvailableEncryption(pin.encode())
+        name = self.name.encode()
+        return pkcs12.serialize_key_and_certificates(
+            name, self.private_key, self.certificate, None, locked
+        )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@dataclass
+class Pki:
+    """An authority that all trust, what it issued, and one that nobody knows."""
+
+    authority: Authority
+    ours: Node
+    peer: Node
+    expired: Node
+    other_host: Node
+    stranger: Node
+    strange_authority: Authority
+
+    def terms(
+        self, *, key: Path | None = None, trust: Path | None = None, **changes: object
+    ) -> TlsTerms:
+        """Return terms with our key and the authority, unless others are given."""
+        stores = DeviceStores(
+            DEVICE_DN,
+            StoreReference("dcmKeyStoreURL", key or self.ours.both),
+            StoreReference("dcmTrustStoreURL", trust or self.authority.file),
+        )
+        fields: dict[str, object] = {
+            "where": f"cn=dicom-tls,{DEVICE_DN}",
+            "stores": stores,
+            "ciphers": CIPHERS,
+            "versions": ("TLSv1.2", "TLSv1.3"),
+        }
+        return TlsTerms(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """Certificates for all tests; the files are not to be changed."""
+    directory = tmp_path_factory.mktemp("pki")
+    authority = Authority("hospital-ca", directory)
+    stranger = Authority("strange-ca", directory)
+    return Pki(
+        authority,
+        ours=authority.issue("archive"),
+        peer=authority.issue("peer"),
+        expired=authority.issue("expired", days=(-30, -1)),
+        other_host=authority.issue("other", hosts=("elsewhere.example.org",)),
+        stranger=stranger.issue("stranger"),
+        strange_authority=stranger,
+    )
