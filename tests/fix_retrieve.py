@@ -123,7 +123,7 @@ class Retrieval:
         if title in PEER_DEVICES:
             self.system.place_peer(title, port)
         else:
-            self.system.configure(_device(title, port))
+            self.system.configure(device_entries(title, port))
 
     def configure_archive(self, *lines: str) -> None:
         """Set attributes of the archive's device, as ``name: value``."""
@@ -222,7 +222,8 @@ def qrscp_configuration(title: str, port: int, directory: Path, known: dict[str,
     ).replace("\n        ", "\n")
 
 
-def _device(title: str, port: int) -> str:
+def device_entries(title: str, port: int) -> str:
+    """Return LDIF that adds a device with one AE on a loopback port."""
     device = f"dicomDeviceName={title.lower()},{DEVICES}"
     return f"""\
 dn: {device}

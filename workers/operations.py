@@ -19,9 +19,10 @@ from archive.errors import (
     LedgerConflictError,
     NoSuchTaskError,
 )
-from archive.ledger import deliveries, operations, tasks
+from archive.ledger import deliveries, operations, retrievals, tasks
 from archive.ledger.connection import Ledger, Transaction
 from archive.ledger.operations import Batch, Chunk, Extent, NewPlace, Operation, PageOrder
+from archive.ledger.retrievals import RetrieveExtent
 from archive.model.entities import DeliverySummary, InstanceResult
 from archive.model.task import Task, TaskKind, TaskStatus, Transition
 from archive.model.task_filter import BulkProgress, PagePosition, TaskFilter
@@ -141,10 +142,10 @@ class Operations:
             after = position_of(page[-1], order)
             left = None if left is None else left - size
 
-    def extents(self, task_pks: Sequence[int]) -> dict[int, Extent]:
-        """Return by primary key what export tasks cover."""
-        with self._ledger.statement() as tx:
-            return operations.extents(tx, task_pks)
+    def extents(self, task_pks: Sequence[int]) -> dict[int, Extent | RetrieveExtent]:
+        """Return by primary key what exports and retrieves cover."""
+        with self._ledger.transaction() as tx:
+            return {**operations.extents(tx, task_pks), **retrievals.extents(tx, task_pks)}
 
     def count(self, wanted: TaskFilter) -> int:
         """Return how many tasks match."""
@@ -338,7 +339,9 @@ def position_of(task: Task, order: PageOrder) -> PagePosition:
         PageOrder.UPDATED: task.updated_time,
         PageOrder.SCHEDULED: task.scheduled_time,
     }
-    return PagePosition(times[PageOrder(order.value.lstrip("-"))], task.pk)
+    column = PageOrder(order.value.lstrip("-"))
+    words = {PageOrder.STATUS: (task.status,), PageOrder.QUEUE: (task.queue_name, task.status)}
+    return PagePosition(times.get(column, task.updated_time), task.pk, words.get(column, ()))
 
 
 def _step(

@@ -1,11 +1,12 @@
 """Tasks as programs get them: the names, order and formats of the reference's JSON and CSV."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from archive.ledger.operations import Batch, Extent
-from archive.model.task import Task, TaskKind
+from archive.ledger.retrievals import RetrieveExtent
+from archive.model.task import Task
 from workers.operations import TaskReport
 
 CSV_COLUMNS = (
@@ -14,6 +15,11 @@ CSV_COLUMNS = (
     "batchID", "dicomDeviceName", "scheduledTime", "type", "status", "queue", "failures",
     "processingStartTime", "processingEndTime", "errorMessage", "outcomeMessage",
 )  # fmt: skip
+RETRIEVE_CSV_COLUMNS = (
+    *(name for name in CSV_COLUMNS if name not in {"ExporterID", "NumberOfInstances", "Modality"}),
+    *("DestinationAET", "remaining", "completed", "warning", "failed"),
+    *("statusCode", "errorComment"),
+)
 
 
 def time_text(time: datetime) -> str:
@@ -22,13 +28,13 @@ def time_text(time: datetime) -> str:
     return f"{local:%Y-%m-%dT%H:%M:%S}.{local.microsecond // 1000:03}{local:%z}"
 
 
-def task_json(task: Task, extent: Extent | None = None) -> dict[str, Any]:
+def task_json(task: Task, extent: Extent | RetrieveExtent | None = None) -> dict[str, Any]:
     """Return a task as JSON object; what is not set is left out, as are zero failures.
 
     Parameters
     ----------
     extent
-        What an export covers, as far as it is known.
+        What an export or a retrieve covers, as far as it is known.
     """
     head: dict[str, Any] = {
         "taskID": task.pk,
@@ -52,14 +58,27 @@ def task_json(task: Task, extent: Extent | None = None) -> dict[str, Any]:
         "SeriesInstanceUID": task.series_instance_uid,
         "SOPInstanceUID": task.sop_instance_uid,
     }
-    if task.kind is TaskKind.EXPORT and extent is not None:
-        head |= {"NumberOfInstances": extent.num_instances, "Modality": list(extent.modalities)}
+    head |= _extent_json(extent) if extent is not None else {}
     return {name: value for name, value in head.items() if value not in (None, [])}
 
 
-def csv_row(json: Mapping[str, Any]) -> list[str]:
-    """Return the cells of a task's JSON in the order of `CSV_COLUMNS`."""
-    return [_cell(json.get(name)) for name in CSV_COLUMNS]
+def _extent_json(extent: Extent | RetrieveExtent) -> dict[str, Any]:
+    if isinstance(extent, Extent):
+        return {"NumberOfInstances": extent.num_instances, "Modality": list(extent.modalities)}
+    is_known = extent.remaining is not None or extent.status is not None
+    counts = {name: getattr(extent, name) for name in ("completed", "warning", "failed")}
+    return {
+        "DestinationAET": extent.destination_aet,
+        "remaining": extent.remaining,
+        **(counts if is_known else {}),
+        "statusCode": None if extent.status is None else f"{extent.status:04X}",
+        "errorComment": extent.error_comment,
+    }
+
+
+def csv_row(json: Mapping[str, Any], columns: Sequence[str] = CSV_COLUMNS) -> list[str]:
+    """Return the cells of a task's JSON in the order of `columns`."""
+    return [_cell(json.get(name)) for name in columns]
 
 
 def batch_json(batch: Batch) -> dict[str, Any]:
@@ -88,7 +107,9 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def report_json(report: TaskReport, extent: Extent | None = None) -> dict[str, Any]:
+def report_json(
+    report: TaskReport, extent: Extent | RetrieveExtent | None = None
+) -> dict[str, Any]:
     """Return everything known of a task: its JSON with `history` and, for exports, `instances`."""
     task = report.task
     json = task_json(task, extent) | {

@@ -38,10 +38,16 @@ _RANGES: dict[str, tuple[LiteralString, LiteralString]] = {
     "updated": ("updated_time >= %(updated_since)s", "updated_time < %(updated_until)s"),
     "scheduled": ("scheduled_time >= %(scheduled_since)s", "scheduled_time < %(scheduled_until)s"),
 }
+_BRINGS_TO: LiteralString = (
+    "pk IN (SELECT task_fk FROM retrieve_task WHERE destination_aet = ANY(%(destination_aets)s))"
+)
 
 
 class PageOrder(StrEnum):
-    """Order of a page; a leading minus is latest first, as in the reference's `orderby`."""
+    """Order of a page; a leading minus is latest first, as in the reference's `orderby`.
+
+    Each has an index that gives its pages in order, however many tasks there are.
+    """
 
     CREATED = "createdTime"
     CREATED_DESCENDING = "-createdTime"
@@ -49,6 +55,12 @@ class PageOrder(StrEnum):
     UPDATED_DESCENDING = "-updatedTime"
     SCHEDULED = "scheduledTime"
     SCHEDULED_DESCENDING = "-scheduledTime"
+    TASK = "taskID"
+    TASK_DESCENDING = "-taskID"
+    STATUS = "status"
+    STATUS_DESCENDING = "-status"
+    QUEUE = "queue"
+    QUEUE_DESCENDING = "-queue"
 
 
 _ORDERS: dict[PageOrder, tuple[LiteralString, LiteralString]] = {
@@ -66,6 +78,30 @@ _ORDERS: dict[PageOrder, tuple[LiteralString, LiteralString]] = {
     PageOrder.SCHEDULED_DESCENDING: (
         "scheduled_time DESC, pk DESC",
         "(scheduled_time, pk) < (%(after)s, %(after_pk)s)",
+    ),
+    PageOrder.TASK: ("pk", "pk > %(after_pk)s"),
+    PageOrder.TASK_DESCENDING: ("pk DESC", "pk < %(after_pk)s"),
+    PageOrder.STATUS: (
+        "status, updated_time, pk",
+        "(status, updated_time, pk) > (%(after_0)s, %(after)s, %(after_pk)s)",
+    ),
+    PageOrder.STATUS_DESCENDING: (
+        "status DESC, updated_time DESC, pk DESC",
+        "(status, updated_time, pk) < (%(after_0)s, %(after)s, %(after_pk)s)",
+    ),
+    PageOrder.QUEUE: (
+        "queue_name, status, updated_time, pk",
+        (
+            "(queue_name, status, updated_time, pk)"
+            " > (%(after_0)s, %(after_1)s, %(after)s, %(after_pk)s)"
+        ),
+    ),
+    PageOrder.QUEUE_DESCENDING: (
+        "queue_name DESC, status DESC, updated_time DESC, pk DESC",
+        (
+            "(queue_name, status, updated_time, pk)"
+            " < (%(after_0)s, %(after_1)s, %(after)s, %(after_pk)s)"
+        ),
     ),
 }
 
@@ -141,6 +177,7 @@ def page(
     if after is not None:
         conditions.append(sql.SQL(beyond))
         parameters |= {"after": after.time, "after_pk": after.task_pk}
+        parameters |= {f"after_{place}": word for place, word in enumerate(after.words)}
     query = _compose("page", conditions, sql.SQL(ordering))
     with tx.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query, parameters).fetchall()
@@ -270,6 +307,9 @@ def _conditions(wanted: TaskFilter) -> tuple[list[sql.Composable], dict[str, Any
         form = sql.SQL("{} = {}") if len(values) == 1 else sql.SQL("{} = ANY({})")
         conditions.append(form.format(sql.Identifier(column), sql.Placeholder(name)))
         parameters[name] = values[0] if len(values) == 1 else list(values)
+    if wanted.destination_aets:
+        conditions.append(sql.SQL(_BRINGS_TO))
+        parameters["destination_aets"] = list(wanted.destination_aets)
     for name, (since, until) in _RANGES.items():
         span = getattr(wanted, name)
         if span.since is not None:

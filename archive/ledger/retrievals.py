@@ -78,6 +78,27 @@ class RetrieveRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrieveExtent:
+    """Where a retrieve brings its objects, and how far it is.
+
+    Attributes
+    ----------
+    remaining
+        None until it is known.
+    status
+        Status of the latest response (SCU) or of the final one (SCP), if there was one.
+    """
+
+    destination_aet: str
+    remaining: int | None
+    completed: int
+    failed: int
+    warning: int
+    status: int | None
+    error_comment: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RetrieveProgress:
     """How a retrieve stands.
 
@@ -246,6 +267,12 @@ def progress(tx: Transaction, task_pk: int) -> RetrieveProgress:
         is_settled=row["status"] is not None,
         error_message=row["error_message"],
     )
+
+
+def extents(tx: Transaction, task_pks: Sequence[int]) -> dict[int, RetrieveExtent]:
+    """Return by primary key what is known of those of some tasks that are retrieves."""
+    rows = tx.execute(load_queries("retrievals")["extents"], {"task_pks": list(task_pks)})
+    return {pk: RetrieveExtent(*extent) for pk, *extent in rows}
 
 
 def _staging(new: NewRetrieve, actor: str, reason: str) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class TimeRange:
 class TaskFilter:
     """Conditions on tasks; an empty field means any.
 
-    `remote_aets` is the destination of exports and notifications and the peer of other kinds.
+    `remote_aets` is the destination of exports and notifications and the peer of other kinds;
+    `destination_aets` is where retrieves bring their objects.
     """
 
     task_pks: tuple[int, ...] = ()
@@ -29,6 +30,7 @@ class TaskFilter:
     device_names: tuple[str, ...] = ()
     local_aets: tuple[str, ...] = ()
     remote_aets: tuple[str, ...] = ()
+    destination_aets: tuple[str, ...] = ()
     study_instance_uids: tuple[str, ...] = ()
     batch_ids: tuple[str, ...] = ()
     created: TimeRange = TimeRange()
@@ -43,10 +45,17 @@ class TaskFilter:
 
 @dataclass(frozen=True, slots=True)
 class PagePosition:
-    """Where a page of tasks begins: after this key, in the order of the page."""
+    """Where a page of tasks begins: after this key, in the order of the page.
+
+    Attributes
+    ----------
+    words
+        Status, or queue and status, where the order begins with them.
+    """
 
     time: datetime
     task_pk: int
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

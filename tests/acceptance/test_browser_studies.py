@@ -153,17 +153,7 @@ def test_pause_and_resume(
     expect(page.get_by_role("alert")).to_contain_text("STORESCP")
 
 
-def test_retrieve_and_export_of_all_that_match(monitor: Monitor, visit: Visit) -> None:
+def test_export_of_all_that_match_needs_a_match(monitor: Monitor, visit: Visit) -> None:
     page = visit.open(monitor, "/dicom/studies")
     page.get_by_role("button", name="Export all matching…").click()
     expect(page.get_by_text("No study matches", exact=True)).to_be_visible()
-    page.get_by_role("button", name="Retrieve…").click()
-    page.get_by_label("From archive").fill("STORESCP")
-    page.get_by_label("To (AE title)").fill("DCM4CHEE")
-    page.get_by_label("Study Instance UID").last.fill(STUDY)
-    page.locator("#dq-dialog-ok").click()
-
-    expect(page.get_by_text("Task 1 scheduled")).to_be_visible()
-    page.goto(f"{monitor.url}/dicom/studies/{STUDY}")
-    expect(page.locator("#dq-tasks")).to_contain_text("RETRIEVE")
-    visit.keep(page, "retrieve")

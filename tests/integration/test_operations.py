@@ -14,7 +14,7 @@ from archive.ledger.operations import Operation, PageOrder
 from archive.model.retry import Finish, RetryIn
 from archive.model.task import Failure, NewTask, Outcome, Task, TaskKind, TaskStatus
 from archive.model.task_filter import BulkProgress, TaskFilter, TimeRange
-from workers.operations import BulkRun, Operations, Target, UnknownNameError
+from workers.operations import BulkRun, Operations, Target, UnknownNameError, position_of
 
 DEVICE = "dcm4chee-arc"
 S = TaskStatus
@@ -252,6 +252,8 @@ def test_walk_visits_each_task_once(ledger: Ledger, service: Operations) -> None
         first = service.page(TaskFilter(), order=order, limit=3)
         paged = [task.pk for task in first]
         assert paged == found[:3]
+        second = service.page(TaskFilter(), order=order, after=position_of(first[-1], order))
+        assert [task.pk for task in second] == found[3:]
     assert len(list(service.walk(TaskFilter(), limit=5))) == 5
     assert list(service.walk(TaskFilter(), limit=0)) == []
 
@@ -266,6 +268,7 @@ def test_walk_visits_each_task_once(ledger: Ledger, service: Operations) -> None
         (TaskFilter(statuses=(S.FAILED, S.SCHEDULED)), 5),
         (TaskFilter(exporter_ids=("A",)), 4),
         (TaskFilter(local_aets=("ARC",), remote_aets=("TO-B",)), 1),
+        (TaskFilter(destination_aets=("TO-B",)), 0),
         (TaskFilter(batch_ids=("nightly",)), 1),
         (TaskFilter(device_names=("elsewhere",)), 0),
         (TaskFilter(study_instance_uids=("1.2.3.0",)), 5),

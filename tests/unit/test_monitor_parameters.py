@@ -68,7 +68,14 @@ def test_all_problems_of_a_filter_are_named() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"orderby": ["name"]}, {"after": ["yesterday"]}, {"after": ["2026-01-01~x"]}],
+    [
+        {"orderby": ["name"]},
+        {"after": ["yesterday"]},
+        {"after": ["2026-01-01~x"]},
+        {"after": ["2026-01-01~1~FAILED"]},
+        {"after": ["2026-01-01~1"], "orderby": ["status"]},
+        {"after": ["2026-01-01~1~FAILED"], "orderby": ["-queue"]},
+    ],
 )
 def test_unusable_pages_are_refused(arguments: dict[str, list[str]]) -> None:
     with pytest.raises(InvalidValueError):
@@ -77,9 +84,15 @@ def test_unusable_pages_are_refused(arguments: dict[str, list[str]]) -> None:
 
 @given(time=st.datetimes(timezones=st.just(UTC)), pk=st.integers(min_value=1, max_value=2**63 - 1))
 def test_positions_survive_the_address(time: datetime, pk: int) -> None:
-    position = PagePosition(time, pk)
+    for order, words in (
+        ("-updatedTime", ()),
+        ("status", ("FAILED",)),
+        ("-queue", ("a~b", "WARNING")),
+    ):
+        position = PagePosition(time, pk, words)
+        arguments = {"orderby": [order], "after": [position_text(position)]}
 
-    assert position_in({"after": [position_text(position)]}) == position
+        assert position_in(arguments) == position
 
 
 @given(st.dictionaries(st.text(), st.lists(st.text())))

@@ -123,6 +123,7 @@ _SELECTION = (
     ),
     _option("--local", "local_aets", metavar="AET", help="Local AE title."),
     _option("--remote", "--destination", "remote_aets", metavar="AET", help="Destination AE."),
+    _option("--brings-to", "destination_aets", metavar="AET", help="Destination of retrieves."),
     _option("--study", "study_instance_uids", metavar="UID", help="Study Instance UID."),
     _option("--batch", "batch_ids", metavar="ID", help="Batch."),
     _option("--device", "device_names", metavar="NAME", help="Device the tasks belong to."),
@@ -132,7 +133,7 @@ _SELECTION = (
 )
 _LISTS = (
     *("queue_names", "kinds", "statuses", "exporter_ids", "local_aets"),
-    *("remote_aets", "study_instance_uids", "batch_ids", "device_names"),
+    *("remote_aets", "destination_aets", "study_instance_uids", "batch_ids", "device_names"),
 )
 _SPANS = ("created", "updated", "scheduled")
 

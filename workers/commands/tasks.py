@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 
 ORDERS = (
     *("createdTime", "-createdTime", "updatedTime", "-updatedTime"),
-    *("scheduledTime", "-scheduledTime"),
+    *(
+        "scheduledTime",
+        "-scheduledTime",
+        "taskID",
+        "-taskID",
+        "status",
+        "-status",
+        "queue",
+        "-queue",
+    ),
 )
 _EVERYTHING = 10**9
 _RESULTS_SHOWN = 20

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from archive.errors import (
     ConfigurationError,
+    DatasetError,
     DicomqError,
     IllegalTransitionError,
     InvalidValueError,
@@ -58,9 +59,15 @@ class NotAcceptableError(DicomqError):
     """A client wants an answer in a form that there is not."""
 
 
+class TooManyError(DicomqError):
+    """More matches than may be ordered at once."""
+
+
 _STATUSES: tuple[tuple[type[DicomqError], HTTPStatus], ...] = (
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE),
+    (TooManyError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (DatasetError, HTTPStatus.BAD_REQUEST),
     (UnknownNameError, HTTPStatus.NOT_FOUND),
     (NoSuchTaskError, HTTPStatus.NOT_FOUND),
     (IllegalTransitionError, HTTPStatus.CONFLICT),

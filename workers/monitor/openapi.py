@@ -12,6 +12,7 @@ from archive.model.task import TaskKind
 from workers.monitor.rest import Call, Endpoint, Reply, RestHandler
 from workers.monitor.rest_exports import export_endpoints
 from workers.monitor.rest_lists import list_endpoints
+from workers.monitor.rest_retrieves import retrieve_endpoints
 from workers.monitor.rest_tasks import task_endpoints
 
 _NAME = re.compile(r"\{(\w+)\}")
@@ -25,6 +26,7 @@ _MEANINGS = {
     404: "Something named does not exist",
     406: "No such form of answer",
     409: "Not possible in the present status",
+    413: "More matches than may be ordered at once",
     502: "The other system refused or could not be reached",
 }
 _UID = {"type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*$", "maxLength": 64}
@@ -41,6 +43,7 @@ def all_endpoints() -> list[Endpoint]:
         *task_endpoints("/monitor/export", TaskKind.EXPORT),
         *task_endpoints("/monitor/retrieve", TaskKind.RETRIEVE),
         *task_endpoints("/queue/{queueName}", None),
+        *retrieve_endpoints(),
         *export_endpoints(),
     ]
 

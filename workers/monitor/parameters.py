@@ -24,6 +24,7 @@ TEXT_FILTERS = {
     "dicomDeviceName": "device_names",
     "LocalAET": "local_aets",
     "RemoteAET": "remote_aets",
+    "DestinationAET": "destination_aets",
     "StudyInstanceUID": "study_instance_uids",
     "batchID": "batch_ids",
     "queue": "queue_names",
@@ -39,6 +40,7 @@ FILTER_NAMES = ("taskID", "type", "status", *TEXT_FILTERS, *TIME_FILTERS)
 PAGE_SIZES = (25, 50, 100, 200)
 DEFAULT_PAGE_SIZE = 50
 MOST = 99_999
+_WORDS = {PageOrder.STATUS.value: 1, PageOrder.QUEUE.value: 2}
 
 
 def normalized(arguments: Arguments) -> dict[str, list[str]]:
@@ -105,7 +107,7 @@ def order_of(arguments: Arguments) -> PageOrder:
 
 
 def position_in(arguments: Arguments) -> PagePosition | None:
-    """Return where the page begins that `after` names: a time, a tilde and a task ID.
+    """Return where the page begins that `after` names: time, task ID and words, with tildes.
 
     Raises
     ------
@@ -115,17 +117,22 @@ def position_in(arguments: Arguments) -> PagePosition | None:
     text = _last(arguments, "after")
     if text is None:
         return None
-    time, _, pk = text.partition("~")
+    column = order_of(arguments).lstrip("-")
+    time, _, rest = text.partition("~")
+    pk, *words = rest.split("~", 2)
     try:
-        return PagePosition(datetime.fromisoformat(time), int(pk))
+        position = PagePosition(datetime.fromisoformat(time), int(pk), tuple(reversed(words)))
     except ValueError:
-        msg = f"after={text[:60]!r} is no position of a page"
-        raise InvalidValueError(msg) from None
+        position = None
+    if position is None or len(words) != _WORDS.get(column, 0):
+        msg = f"after={text[:60]!r} is no position of a page ordered by {column}"
+        raise InvalidValueError(msg)
+    return position
 
 
 def position_text(position: PagePosition) -> str:
     """Return a position as `position_in` reads it."""
-    return f"{position.time.isoformat()}~{position.task_pk}"
+    return "~".join((position.time.isoformat(), str(position.task_pk), *reversed(position.words)))
 
 
 def number_of(arguments: Arguments, name: str, *, least: int, most: int = MOST) -> int | None:

@@ -32,6 +32,8 @@ class Parameter:
     ----------
     schema
         Its JSON schema.
+    is_condition
+        Whether it, and any other attribute of DICOM, restricts what is meant.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Parameter:
         default_factory=lambda: {"type": "string", "pattern": "^[ -~]*$", "maxLength": 64}
     )
     required: bool = False
+    is_condition: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Call:
         Values of the names in the path.
     queries
         Query parameters under their usual names.
+    conditions
+        All other query parameters, where such are taken.
     """
 
     services: Services
@@ -60,6 +65,7 @@ class Call:
     queries: Arguments
     body: bytes
     headers: Mapping[str, str]
+    conditions: Arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +76,16 @@ class Reply:
     ----------
     json
         Body; None for none.
-    csv
-        Instead of it: pieces of a CSV text.
+    text
+        Instead of it: pieces of a text, none of them empty.
     warning
         Goes into the header Warning.
     """
 
     status: int = 200
     json: object = None
-    csv: Iterator[str] | None = None
-    content_type: str = "application/json"
+    text: Iterator[str] | None = None
+    content_type: str = "application/json; charset=UTF-8"
     warning: str | None = None
 
 
@@ -139,8 +145,10 @@ class RestHandler(JsonHandler):
         if endpoint is None:
             self.set_header("Allow", ", ".join(sorted(self._endpoints)))
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
-        known = {parameter.name for parameter in endpoint.parameters}
+        known = {each.name for each in endpoint.parameters if not each.is_condition}
         queries = {name: values for name, values in self.queries.items() if name in known}
+        takes_more = any(each.is_condition for each in endpoint.parameters)
+        others = {name: values for name, values in self.queries.items() if name not in known}
         call = Call(
             services=self.services,
             actor=self.actor,
@@ -148,15 +156,16 @@ class RestHandler(JsonHandler):
             queries=normalized(queries) | _flags(queries),
             body=self.request.body,
             headers=dict(self.request.headers),
+            conditions=others if takes_more else {},
         )
         await self._send(await self.run(endpoint.answer, call))
 
     async def _send(self, reply: Reply) -> None:
         if reply.warning:
             self.set_header("Warning", f'299 dicomq "{_header_text(reply.warning)}"')
-        if reply.csv is not None:
+        if reply.text is not None:
             self.set_header("Content-Type", reply.content_type)
-            while piece := await self.run(next, reply.csv, ""):
+            while piece := await self.run(next, reply.text, ""):
                 self.write(piece)
                 await self.flush()
         elif reply.json is None:

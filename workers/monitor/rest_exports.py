@@ -1,21 +1,21 @@
-"""REST that orders work: exports, notifications, commitments and retrieves."""
+"""REST that orders exports, notifications and commitments."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 from archive.configuration.descriptors import NetworkAE
 from archive.errors import InvalidValueError
-from archive.ledger import objects, operations, retrievals, studies, tasks
+from archive.ledger import objects, operations, retrievals, tasks
 from archive.ledger.retrievals import NewRetrieve, RetrieveRole
 from archive.model.retrieval import INTERACTIVE_QUEUE
-from archive.model.task import IanDetails, NewTask, Task, TaskKind, TaskStatus
+from archive.model.task import CommitmentDetails, IanDetails, NewTask, Task, TaskKind, TaskStatus
 from workers.monitor.handler import NotFoundError
 from workers.monitor.parameters import flag_of, instant_of, text_of
 from workers.monitor.rest import Call, Endpoint, Parameter, Reply, wait_for_end
+from workers.monitor.rest_filters import CONDITIONS, FUZZY, entities_of
 from workers.monitor.rest_tasks import SCHEDULED
-from workers.monitor.study_actions import matching_studies, new_retrieve, retrieve
-from workers.monitor.study_filter import study_filter
+from workers.monitor.retrieving import identifier_of
 from workers.ordering import CsvColumns, CsvContent, Entity, Only, Order, read_csv
 from workers.route import find_route, remote_ae
 from workers.task_json import task_json
@@ -29,13 +29,6 @@ ORDER = (
     SCHEDULED,
     Parameter("only-ian", "Send the notifications that follow, no objects", _FLAG),
     Parameter("only-stgcmt", "Request storage commitment, send no objects", _FLAG),
-)
-STUDY_FILTERS = tuple(
-    Parameter(name, "As in QIDO-RS")
-    for name in (
-        *("PatientName", "PatientID", "StudyDate", "ModalitiesInStudy"),
-        *("AccessionNumber", "StudyInstanceUID"),
-    )
 )
 LEVELS = (
     "/studies/{StudyInstanceUID}",
@@ -115,14 +108,14 @@ def _store_now(call: Call, ae: NetworkAE, entity: Entity) -> Reply:
     title = call.path["ExporterID"].removeprefix(_DICOM)
     snapshot = call.services.source.snapshot()
     find_route(ae, remote_ae(snapshot, title, "the export"))
-    new = new_retrieve(call.services, entity, (ae.title, title, title), (None, None))
+    wanted = identifier_of(entity)
     with call.services.ledger.transaction() as tx:
-        matches = retrievals.count_matches(tx, new.identifier)
+        matches = retrievals.count_matches(tx, wanted)
         staged = NewRetrieve(
             RetrieveRole.SCP,
-            new.identifier,
+            wanted,
             queue_name=INTERACTIVE_QUEUE,
-            device_name=new.device_name,
+            device_name=call.services.settings.device_name,
             local_aet=ae.title,
             remote_aet=title,
             destination_aet=title,
@@ -132,15 +125,24 @@ def _store_now(call: Call, ae: NetworkAE, entity: Entity) -> Reply:
             remaining=matches,
         )
         pk = retrievals.stage(tx, staged, actor=call.actor, reason="export to an AE, at once")
-    return _moved(call, wait_for_end(call, pk))
+    return moved(call, wait_for_end(call, pk))
 
 
-def _moved(call: Call, task: Task) -> Reply:
-    """Return the counts of a retrieve that ended."""
+def moved(call: Call, task: Task, *, tells_status: bool = False) -> Reply:
+    """Return the counts of a retrieve that ended: 200, 206 or 502.
+
+    Parameters
+    ----------
+    tells_status
+        Add the status of the other archive's final response, if there was one.
+    """
     with call.services.ledger.statement() as tx:
-        result = retrievals.progress(tx, task.pk).result
-    counts = result.counts
-    body: dict[str, object] = {"completed": counts.completed}
+        progress = retrievals.progress(tx, task.pk)
+    counts = progress.result.counts
+    body: dict[str, object] = {}
+    if tells_status and progress.is_settled:
+        body["status"] = f"{progress.result.status:04X}"
+    body["completed"] = counts.completed
     body |= {"warning": counts.warning} if counts.warning else {}
     body |= {"failed": counts.failed} if counts.failed else {}
     if task.status is not TaskStatus.COMPLETED and task.error_message:
@@ -154,61 +156,34 @@ def _moved(call: Call, task: Task) -> Reply:
 
 
 def _matching(level: str, call: Call) -> Reply:
-    own_ae(call)
-    order = order_of_call(call)
-    pks = call.services.orders(call.actor).place(order, entities_of(level, call))
+    ae, order = own_ae(call), order_of_call(call)
+    pks = call.services.orders(call.actor).place(order, entities_of(level, call, ae))
     return Reply(202, {"count": len(pks)})
-
-
-def entities_of(level: str, call: Call) -> Iterator[Entity]:
-    """Yield what the conditions of a call mean, at the level of studies, series or instances."""
-    ledger = call.services.ledger
-    one = call.path.get("StudyInstanceUID")
-    found: Iterable[str] = [one] if one else matching_studies(ledger, study_filter(call.queries))
-    for study in found:
-        if level == "study":
-            yield Entity(study)
-            continue
-        with ledger.statement() as tx:
-            if level == "series":
-                uids = [each.series_instance_uid for each in studies.series(tx, study)]
-                yield from (Entity(study, uid) for uid in uids)
-                continue
-            references = objects.instance_references(tx, study, call.path.get("SeriesInstanceUID"))
-        for each in references:
-            yield Entity(study, each.series_instance_uid, each.sop_instance_uid)
 
 
 def _csv(call: Call) -> Reply:
     own_ae(call)
-    content = _read_rows(call)
-    warning = _warning(content)
+    content = read_rows(call)
+    warning = warning_of(content)
     if not content.entities:
         return Reply(204, warning=warning or "no rows")
     pks = call.services.orders(call.actor).place(order_of_call(call), content.entities)
     return Reply(202, {"count": len(pks)}, warning=warning)
 
 
-def _csv_retrieve(call: Call) -> Reply:
-    """Retrieve the studies of a file from another archive."""
-    ae, content = own_ae(call), _read_rows(call)
-    when = (
-        instant_of(call.queries, "scheduledTime", call.services.clock.now()),
-        text_of(call.queries, "batchID", 64),
-    )
-    titles = (ae.title, call.path["ExternalAET"], call.path["DestinationAET"])
-    for entity in content.entities:
-        retrieve(call.services, new_retrieve(call.services, entity, titles, when), call.actor)
-    if not content.entities:
-        return Reply(204, warning=_warning(content) or "no rows")
-    return Reply(202, {"count": len(content.entities)}, warning=_warning(content))
-
-
-def _warning(content: CsvContent) -> str | None:
+def warning_of(content: CsvContent) -> str | None:
+    """Return which rows were refused, for the header Warning."""
     return "; ".join(f"line {each.line}: {each.reason}" for each in content.refused[:10]) or None
 
 
-def _read_rows(call: Call) -> CsvContent:
+def read_rows(call: Call) -> CsvContent:
+    """Return what the rows of the body ask for.
+
+    Raises
+    ------
+    InvalidValueError
+        When the body is no such file.
+    """
     content_type = call.headers.get("Content-Type", "")
     if not content_type.lower().startswith("text/csv"):
         msg = "the body has to be text/csv"
@@ -267,7 +242,7 @@ def _direct_matching(kind: TaskKind, queue: str, level: str, call: Call) -> Repl
     remote_ae(call.services.source.snapshot(), title, f"the {kind}")
     at = instant_of(call.queries, "scheduledTime", call.services.clock.now())
     batch = text_of(call.queries, "batchID", 64)
-    new = [_direct(call, ae, each, (kind, queue, title)) for each in entities_of(level, call)]
+    new = [_direct(call, ae, each, (kind, queue, title)) for each in entities_of(level, call, ae)]
     with call.services.ledger.transaction() as tx:
         due_in_s = operations.due_in_s(tx, at)
         for each in new:
@@ -290,21 +265,8 @@ def _direct(call: Call, ae: NetworkAE, entity: Entity, what: tuple[TaskKind, str
         series_instance_uid=entity.series_instance_uid,
         sop_instance_uid=entity.sop_instance_uid,
         ian=IanDetails(retrieve_aets, "ONLINE") if kind is TaskKind.IAN else None,
+        commitment=CommitmentDetails() if kind is TaskKind.STGCMT_SCU else None,
     )
-
-
-def _retrieve(call: Call) -> Reply:
-    ae = own_ae(call)
-    when = (
-        instant_of(call.queries, "scheduledTime", call.services.clock.now()),
-        text_of(call.queries, "batchID", 64),
-    )
-    titles = (ae.title, call.path["ExternalAET"], call.path["DestinationAET"])
-    new = new_retrieve(call.services, entity_of(call), titles, when)
-    task = retrieve(call.services, new, call.actor)
-    if "queue" in call.queries:
-        return Reply(202, task_json(task))
-    return _moved(call, wait_for_end(call, task.pk))
 
 
 def export_endpoints() -> list[Endpoint]:
@@ -326,31 +288,21 @@ def export_endpoints() -> list[Endpoint]:
 
 def _of_matches(path: str, level: str) -> Iterator[Endpoint]:
     """Yield the endpoints that order something for each match of a query."""
-    filters = (BATCH, SCHEDULED, *STUDY_FILTERS)
+    filters = (BATCH, SCHEDULED, FUZZY, *CONDITIONS)
+    statuses = (202, 400, 404, 413)
     yield Endpoint(
         *("POST", f"{path}/export/{{ExporterID}}", partial(_matching, level)),
-        *(f"Export each {level} that matches", (*ORDER, *STUDY_FILTERS), (202, 400, 404)),
+        *(f"Export each {level} that matches", (*ORDER, FUZZY, *CONDITIONS), statuses),
     )
     for name, kind, queue in (("ian", TaskKind.IAN, "IANSCU"), COMMITMENT):
         answer = partial(_direct_matching, kind, queue, level)
         yield Endpoint(
             *("POST", f"{path}/{name}/{{RemoteAET}}", answer),
-            *(f"{kind} for each {level} that matches", filters, (202, 400, 404)),
+            *(f"{kind} for each {level} that matches", filters, statuses),
         )
 
 
 def _of_entities(rs: str) -> Iterator[Endpoint]:
-    external = "/aets/{AETitle}/dimse/{ExternalAET}"
-    queue = Parameter("dcmQueueName", "Queue; without it the answer comes when all is done")
-    yield Endpoint(
-        "POST",
-        f"{external}/studies/csv:{{column}}/export/dicom:{{DestinationAET}}",
-        _csv_retrieve,
-        "Retrieve the studies of a file",
-        (BATCH, SCHEDULED),
-        (202, 204, 400, 404),
-        "text/csv",
-    )
     for level in LEVELS:
         yield Endpoint(
             *("POST", f"{rs}{level}/export/{{ExporterID}}", _export_entity),
@@ -363,9 +315,4 @@ def _of_entities(rs: str) -> Iterator[Endpoint]:
         yield Endpoint(
             *("POST", f"{rs}{level}/stgcmt/dicom:{{RemoteAET}}", _commit),
             *("Request storage commitment at once", (), (200, 400, 404, 502)),
-        )
-        yield Endpoint(
-            *("POST", f"{external}{level}/export/dicom:{{DestinationAET}}", _retrieve),
-            *("Retrieve from another archive", (queue, BATCH, SCHEDULED)),
-            (200, 202, 206, 400, 404, 502),
         )

@@ -1,17 +1,20 @@
 """REST of tasks: lists, counts, cancel, reschedule, delete, batches."""
 
+import json
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 
 from archive.errors import InvalidValueError
-from archive.ledger.operations import Operation
+from archive.ledger.operations import Operation, PageOrder
 from archive.model.task import TaskKind, TaskStatus
 from archive.model.task_filter import BulkProgress, TaskFilter
 from workers.monitor.handler import NotAcceptableError, NotFoundError
 from workers.monitor.parameters import MOST, instant_of, number_of, order_of, task_filter, text_of
 from workers.monitor.rest import Call, Endpoint, Parameter, Reply
-from workers.monitor.task_pages import csv_chunks, csv_text
+from workers.monitor.task_pages import CsvForm, csv_chunks, json_chunks
 from workers.operations import Target
-from workers.task_json import CSV_COLUMNS, batch_json, task_json
+from workers.task_json import CSV_COLUMNS, RETRIEVE_CSV_COLUMNS, batch_json
 
 _TIME = "DT value or range a-b, a-, -b; also 2h for the last two hours"
 _DAY = {"type": "string", "example": "20261121-20261122"}
@@ -23,6 +26,7 @@ FILTERS = (
     Parameter("ExporterID", "Exporter; several with commas"),
     Parameter("LocalAET", "Local AE title"),
     Parameter("RemoteAET", "Remote AE title"),
+    Parameter("DestinationAET", "Where retrieves bring their objects"),
     Parameter("localAET", "Same as LocalAET"),
     Parameter("remoteAET", "Same as RemoteAET"),
     Parameter("dcmQueueName", "Queue"),
@@ -36,10 +40,7 @@ ORDER = Parameter(
     "Order; default -updatedTime",
     {
         "type": "string",
-        "enum": [
-            *("createdTime", "-createdTime", "updatedTime"),
-            *("-updatedTime", "scheduledTime", "-scheduledTime"),
-        ],
+        "enum": [each.value for each in PageOrder],
     },
 )
 PAGE = (
@@ -69,15 +70,23 @@ def _listed(kind: TaskKind | None, call: Call) -> Reply:
     offset = number_of(call.queries, "offset", least=0) or 0
     limit = number_of(call.queries, "limit", least=1)
     operations = call.services.operations(call.actor)
-    form, delimiter = _form(call, may_be_csv=kind is not None)
+    media, delimiter = _form(call, may_be_csv=kind is not None)
     most = None if limit is None else offset + limit
-    if form == "text/csv" and not offset:
-        rows = csv_chunks(operations, wanted, order, limit=limit, delimiter=delimiter)
-        header = csv_text([CSV_COLUMNS], delimiter)
-        return Reply(csv=iter((header, *rows)), content_type="text/csv; charset=UTF-8")
-    found = list(operations.walk(wanted, order=order, limit=most))[offset:]
-    extents = operations.extents([task.pk for task in found])
-    return Reply(json=[task_json(task, extents.get(task.pk)) for task in found])
+    found = islice(operations.walk(wanted, order=order, limit=most), offset, None)
+    if media == "text/csv":
+        columns = RETRIEVE_CSV_COLUMNS if kind is TaskKind.RETRIEVE else CSV_COLUMNS
+        rows = csv_chunks(operations, found, CsvForm(columns, delimiter))
+        return Reply(text=rows, content_type="text/csv; charset=UTF-8")
+    return Reply(text=_json_text(json_chunks(operations, found)))
+
+
+def _json_text(chunks: Iterable[list[dict[str, object]]]) -> Iterator[str]:
+    """Yield the pieces of a JSON array."""
+    between = "["
+    for chunk in chunks:
+        yield between + json.dumps(chunk, ensure_ascii=False)[1:-1]
+        between = ","
+    yield "[]" if between == "[" else "]"
 
 
 def _form(call: Call, *, may_be_csv: bool) -> tuple[str, str]:

@@ -39,7 +39,8 @@ def page_routes() -> list[URLSpec]:
         url(r"/dicom/api/dry-run/(header|received|ldif)", rule_pages.DryRun),
         url(r"/dicom/api/studies/count", study_actions.StudyCount),
         url(r"/dicom/api/studies/export", study_actions.ExportStudies),
-        url(r"/dicom/api/studies/retrieve", study_actions.RetrieveStudy),
+        url(r"/dicom/api/studies/find", study_actions.FindStudies),
+        url(r"/dicom/api/studies/retrieve", study_actions.RetrieveStudies),
         url(r"/dicom/api/bulk/([0-9]+)", task_actions.BulkFollow),
         url(r"/dicom/api/bulk/([0-9]+)/stop", task_actions.BulkStop),
     ]

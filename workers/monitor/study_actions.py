@@ -5,20 +5,23 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from archive.errors import InvalidValueError
-from archive.ledger import operations, retrievals, studies, tasks
+from archive.ledger import studies
 from archive.ledger.connection import Ledger
-from archive.ledger.retrievals import NewRetrieve, RetrieveRole
 from archive.ledger.studies import StudyFilter
-from archive.model.retrieval import RETRIEVE_QUEUE, RetrieveIdentifier, RetrieveLevel
-from archive.model.task import Task
+from archive.model.query import Level
+from archive.model.query_key import Key
 from workers.monitor.handler import JsonHandler
-from workers.monitor.parameters import instant_of, member, normalized, text_of
-from workers.monitor.services import Services
-from workers.monitor.study_filter import study_filter
-from workers.operations import UnknownNameError
+from workers.monitor.parameters import Arguments, instant_of, member, normalized, text_of
+from workers.monitor.qido import conditions, identifier
+from workers.monitor.retrieving import RetrieveOrder, find_at, order_retrieves
+from workers.monitor.study_filter import STUDY_NAMES, study_filter
 from workers.ordering import Entity, Only, Order
-from workers.route import local_ae, remote_ae
 
+FOUND_SHOWN = 200
+FOUND_KEYS = (
+    *("StudyInstanceUID", "PatientName", "PatientID", "StudyDate", "ModalitiesInStudy"),
+    *("AccessionNumber", "StudyDescription", "NumberOfStudyRelatedInstances"),
+)
 PAGE = 500
 
 
@@ -35,22 +38,6 @@ def matching_studies(ledger: Ledger, wanted: StudyFilter, most: int | None = Non
             return
         before = page[-1].pk
         left = None if left is None else left - size
-
-
-def retrieve(services: Services, new: NewRetrieve, actor: str) -> Task:
-    """Stage a retrieve from another archive and return its task.
-
-    Raises
-    ------
-    NotConfiguredError
-        When the local or the other archive's AE is missing in the directory.
-    """
-    snapshot = services.source.snapshot()
-    local_ae(snapshot, new.local_aet, "the retrieve")
-    remote_ae(snapshot, new.remote_aet, "the retrieve")
-    with services.ledger.transaction() as tx:
-        pk, _ = retrievals.stage_requested(tx, new, actor=actor)
-        return tasks.get(tx, pk)
 
 
 class ExportStudies(JsonHandler):
@@ -100,70 +87,63 @@ class StudyCount(JsonHandler):
             return studies.count(tx, wanted)
 
 
-class RetrieveStudy(JsonHandler):
-    """Retrieve a study from an external archive."""
+class FindStudies(JsonHandler):
+    """Ask an external archive which studies it holds (C-FIND)."""
 
     async def post(self) -> None:
-        """Answer with the ID of the task."""
+        """Answer with the studies, and how much of each is here already."""
+        body = self.body_json()
+        given = {name: [value] for name, value in body.items() if isinstance(value, str) and value}
+        titles = (_required(given, "as", "our AE"), _required(given, "from", "the archive"))
+        wanted = {name: values for name, values in given.items() if name in STUDY_NAMES}
+        if not wanted:
+            msg = "give at least one condition: archives seldom list everything"
+            raise InvalidValueError(msg)
+        found = await self.run(self._find, titles, conditions(wanted))
+        self.write_json({"studies": found[:FOUND_SHOWN], "more": len(found) > FOUND_SHOWN})
+
+    def _find(self, titles: tuple[str, str], keys: tuple[Key, ...]) -> list[dict[str, object]]:
+        asked = identifier(keys, Level.STUDY)
+        for keyword in FOUND_KEYS:
+            if keyword not in asked:
+                setattr(asked, keyword, None)
+        found = [
+            {name: str(match.get(name, "") or "") for name in FOUND_KEYS}
+            for match in find_at(self.services, titles, asked, FOUND_SHOWN + 1)
+        ]
+        uids = tuple(str(each["StudyInstanceUID"]) for each in found)
+        with self.services.ledger.statement() as tx:
+            here = studies.page(tx, StudyFilter(uids), limit=len(uids)) if uids else []
+        counts = {each.study_instance_uid: each.num_instances for each in here}
+        return [{**each, "here": counts.get(each["StudyInstanceUID"], 0)} for each in found]
+
+
+class RetrieveStudies(JsonHandler):
+    """Retrieve studies from an external archive."""
+
+    async def post(self) -> None:
+        """Answer with the IDs of the tasks."""
         body = self.body_json()
         given = {name: [value] for name, value in body.items() if isinstance(value, str)}
-        entity = Entity(text_of(given, "study") or "")
-        at = instant_of(given, "at", self.services.clock.now())
-        new = {"remote": text_of(given, "from"), "to": text_of(given, "to")}
-        if not new["remote"] or not new["to"]:
-            msg = "give the AE titles of the archive and of the destination"
+        chosen = body.get("studies")
+        if not isinstance(chosen, list) or not chosen:
+            msg = "choose at least one study"
             raise InvalidValueError(msg)
-        task = await self.run(self._retrieve, entity, new, (at, text_of(given, "batch", 64)))
-        self.write_json({"taskID": task.pk}, 202)
-
-    def _retrieve(self, entity: Entity, new: dict[str, Any], when: tuple[Any, Any]) -> Task:
-        snapshot = self.services.source.snapshot()
-        able = [ae.title for ae in snapshot.device.aes.values() if ae.installed]
-        if not able:
-            msg = f"device {snapshot.device.name} has no installed AE that could call"
-            raise UnknownNameError(msg)
-        return retrieve(
-            self.services,
-            new_retrieve(self.services, entity, (able[0], new["remote"], new["to"]), when),
-            self.actor,
+        order = RetrieveOrder(
+            local_aet=_required(given, "as", "our AE"),
+            remote_aet=_required(given, "from", "the archive"),
+            destination_aet=_required(given, "to", "the destination"),
+            at=instant_of(given, "at", self.services.clock.now()),
+            batch_id=text_of(given, "batch", 64),
         )
+        entities = [Entity(str(uid)) for uid in chosen]
+        pks = await self.run(order_retrieves, self.services, order, entities, self.actor)
+        self.write_json({"count": len(pks), "tasks": pks[:1000]}, 202)
 
 
-def new_retrieve(
-    services: Services, entity: Entity, titles: tuple[str, str, str], when: tuple[Any, Any]
-) -> NewRetrieve:
-    """Return a retrieve of an entity.
-
-    Parameters
-    ----------
-    titles
-        Local AE, archive to ask, destination.
-    when
-        Time (None for now) and batch.
-    """
-    local, remote, destination = titles
-    at, batch = when
-    with services.ledger.statement() as tx:
-        due_in_s = operations.due_in_s(tx, at)
-    level = RetrieveLevel.STUDY
-    if entity.series_instance_uid:
-        level = RetrieveLevel.SERIES
-    if entity.sop_instance_uid:
-        level = RetrieveLevel.IMAGE
-    identifier = RetrieveIdentifier(
-        level=level,
-        study_instance_uids=(entity.study_instance_uid,),
-        series_instance_uids=(entity.series_instance_uid,) if entity.series_instance_uid else (),
-        sop_instance_uids=(entity.sop_instance_uid,) if entity.sop_instance_uid else (),
-    )
-    return NewRetrieve(
-        role=RetrieveRole.SCU,
-        queue_name=RETRIEVE_QUEUE,
-        device_name=services.settings.device_name,
-        local_aet=local,
-        remote_aet=remote,
-        destination_aet=destination,
-        identifier=identifier,
-        batch_id=batch,
-        due_in_s=due_in_s,
-    )
+def _required(given: Arguments, name: str, what: str) -> str:
+    text = text_of(given, name, 16)
+    if text is None:
+        msg = f"give the AE title of {what}"
+        raise InvalidValueError(msg)
+    return text

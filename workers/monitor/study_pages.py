@@ -68,6 +68,7 @@ class StudiesPage(PageHandler):
             "sizes": PAGE_SIZES,
             "exporters": exporters_json(snapshot),
             "titles": sorted(snapshot.remote_aes),
+            "own": [ae.title for ae in snapshot.device.aes.values() if ae.installed],
         }
 
 

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -12,7 +13,6 @@ from typing_extensions import override
 from archive.configuration.descriptors import Snapshot
 from archive.ledger.operations import PageOrder
 from archive.model.task import Task, TaskKind, TaskStatus, Transition
-from archive.model.task_filter import TaskFilter
 from workers.monitor import wording
 from workers.monitor.handler import PageHandler
 from workers.monitor.parameters import (
@@ -30,7 +30,7 @@ from workers.operations import Operations, position_of
 from workers.queues import configured_queues
 from workers.task_json import CSV_COLUMNS, csv_row, task_json
 
-CSV_CHUNK = 500
+CHUNK = 500
 RESULTS_SHOWN = 500
 _FIELDS = (
     ("LocalAET", "Local AE", "DCM4CHEE"),
@@ -193,27 +193,35 @@ class TasksCsv(PageHandler):
         operations = self.services.operations(self.actor)
         self.set_header("Content-Type", "text/csv; charset=UTF-8")
         self.set_header("Content-Disposition", 'attachment; filename="tasks.csv"')
-        self.write(csv_text([CSV_COLUMNS]))
-        for_rows = csv_chunks(operations, wanted, order_of(arguments))
-        while chunk := await self.run(next, for_rows, ""):
-            self.write(chunk)
+        pieces = csv_chunks(operations, operations.walk(wanted, order=order_of(arguments)))
+        while piece := await self.run(next, pieces, ""):
+            self.write(piece)
             await self.flush()
 
 
-def csv_chunks(
-    operations: Operations,
-    wanted: TaskFilter,
-    order: PageOrder,
-    *,
-    limit: int | None = None,
-    delimiter: str = ",",
-) -> Iterator[str]:
-    """Yield matching tasks as CSV text, some hundred at a time."""
-    found = operations.walk(wanted, order=order, limit=limit)
-    while chunk := list(islice(found, CSV_CHUNK)):
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """Columns of a CSV text, and what stands between them."""
+
+    columns: tuple[str, ...] = CSV_COLUMNS
+    delimiter: str = ","
+
+
+def json_chunks(operations: Operations, found: Iterable[Task]) -> Iterator[list[dict[str, Any]]]:
+    """Yield tasks as JSON objects, some hundred at a time."""
+    waiting = iter(found)
+    while chunk := list(islice(waiting, CHUNK)):
         extents = operations.extents([task.pk for task in chunk])
-        rows = (csv_row(task_json(task, extents.get(task.pk))) for task in chunk)
-        yield csv_text(rows, delimiter)
+        yield [task_json(task, extents.get(task.pk)) for task in chunk]
+
+
+def csv_chunks(
+    operations: Operations, found: Iterable[Task], form: CsvForm = CsvForm()
+) -> Iterator[str]:
+    """Yield tasks as CSV text with a header, some hundred at a time."""
+    yield csv_text([form.columns], form.delimiter)
+    for chunk in json_chunks(operations, found):
+        yield csv_text((csv_row(each, form.columns) for each in chunk), form.delimiter)
 
 
 def csv_text(rows: Any, delimiter: str = ",") -> str:  # noqa: ANN401 - what csv takes

@@ -16,6 +16,11 @@ SELECT role, retrieve_level, patient_id, issuer_of_patient_id, study_instance_ui
        sop_instance_uids, destination_aet, move_originator_aet, move_originator_message_id, priority
 FROM retrieve_task WHERE task_fk = %(task_pk)s;
 
+-- extents --
+-- Where some retrieves bring their objects, and how far they are.
+SELECT task_fk, destination_aet, remaining, completed, failed, warning, status, error_comment
+FROM retrieve_task WHERE task_fk = ANY(%(task_pks)s);
+
 -- progress --
 -- How far a retrieve is.
 SELECT t.status AS task_status, t.attempt, r.remaining, r.completed, r.failed, r.warning, r.status,

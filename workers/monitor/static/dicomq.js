@@ -90,7 +90,8 @@
   closer.addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => { onOk = null; });
 
-  function openDialog(title, nodes, label, action) {
+  function openDialog(title, nodes, label, action, isWide = false) {
+    dialog.classList.toggle("dq-dialog-wide", isWide);
     byId("dq-dialog-title").textContent = title;
     dialogBody.replaceChildren(...nodes);
     ok.textContent = label;
@@ -235,17 +236,65 @@
     }));
   }
 
-  function retrieveDialog() {
-    const [fromLabel, from] = field("From archive (AE title)", { id: "dq-from", required: "", list: "dq-aes" });
-    const [toLabel, to] = field("To (AE title)", { id: "dq-to", required: "", list: "dq-aes" });
-    const [studyLabel, study] = field("Study Instance UID", { id: "dq-study", required: "", value: new URLSearchParams(location.search).get("StudyInstanceUID") || "" });
+  // --- retrieving: ask an archive what it holds, choose, retrieve
+
+  const asked = [["PatientName", "Patient name", "DOE^J*"], ["PatientID", "Patient ID", ""], ["StudyDate", "Study date", "20261121, a-b"], ["ModalitiesInStudy", "Modality", "CT"], ["AccessionNumber", "Accession number", ""], ["StudyInstanceUID", "Study Instance UID", "1.2.840…"]];
+
+  function retrieveDialog(button, before = null) {
+    const own = part.dataset.own.split(" ").filter(Boolean);
+    const address = new URLSearchParams(location.search);
+    const given = before || Object.fromEntries(asked.map(([name]) => [name, address.get(name) || ""]));
+    const [fromLabel, from] = field("At archive (AE title)", { id: "dq-from", required: "", list: "dq-aes", maxlength: "16", value: given.from || "" });
+    const [asLabel, as] = field("Asked by our AE", { id: "dq-as" }, own.map((title) => [title, title]));
+    if (given.as) as.value = given.as;
+    const inputs = asked.map(([name, label, hint]) => { const [holder, input] = field(label, { name, placeholder: hint, value: given[name] || "" }); return { name, holder, input }; });
+    const fields = element("div", "", { class: "dq-fields dq-form" });
+    fields.append(fromLabel, asLabel, ...inputs.map((each) => each.holder));
+    openDialog("Retrieve from an external archive", [fields], "Search there", () => attempt(async () => {
+      const wanted = { from: from.value.trim(), as: as.value, ...Object.fromEntries(inputs.map(({ name, input }) => [name, input.value.trim()])) };
+      ok.disabled = true;
+      ok.textContent = "Asking…";
+      try { foundDialog(wanted, await ask(`${base}/api/studies/find`, "POST", wanted)); }
+      catch (error) { ok.textContent = "Search there"; throw error; }
+    }), true);
+  }
+
+  function foundDialog(wanted, found) {
+    const again = element("button", "Search again", { type: "button", class: "btn btn-link btn-sm", id: "dq-again" });
+    again.addEventListener("click", () => retrieveDialog(null, wanted));
+    if (!found.studies.length) { openDialog(`${wanted.from} holds no such study`, [element("p", "Take a condition away, or write a wildcard such as DOE*."), again], "", null, true); return; }
+    const table = element("table", "", { class: "table table-sm align-middle mb-0", id: "dq-found" });
+    const head = table.createTHead().insertRow();
+    for (const text of ["", "Patient", "Patient ID", "Date", "Modality", "Description", "Objects", "Here"]) head.append(element("th", text, { scope: "col" }));
+    const boxes = [];
+    const rows = table.createTBody();
+    for (const study of found.studies) {
+      const row = rows.insertRow();
+      const box = element("input", "", { type: "checkbox", value: study.StudyInstanceUID, "aria-label": `Choose study ${study.StudyInstanceUID}`, ...(found.studies.length === 1 ? { checked: "" } : {}) });
+      boxes.push(box);
+      row.insertCell().append(box);
+      const here = study.here ? number(study.here) : "–";
+      for (const text of [study.PatientName || "(no name)", study.PatientID, study.StudyDate, study.ModalitiesInStudy, study.StudyDescription, study.NumberOfStudyRelatedInstances, here]) row.insertCell().textContent = text;
+      row.title = study.StudyInstanceUID;
+    }
+    const holder = element("div", "", { class: "dq-found" });
+    holder.append(table);
+    const [toLabel, to] = field("To (AE title)", { id: "dq-to", required: "", list: "dq-aes", maxlength: "16", value: wanted.as });
     const [whenLabel, when] = field("When (empty: now)", { id: "dq-retrieve-at", placeholder: "+2h" });
-    const [batchLabel, batch] = field("Batch", { id: "dq-retrieve-batch" });
-    openDialog("Retrieve from an external archive", [form(fromLabel, toLabel, studyLabel, whenLabel, batchLabel)], "Schedule", () => attempt(async () => {
-      const answer = await ask(`${base}/api/studies/retrieve`, "POST", { from: from.value, to: to.value, study: study.value, at: when.value, batch: batch.value });
+    const [batchLabel, batch] = field("Batch", { id: "dq-retrieve-batch", placeholder: "optional name" });
+    const fields = element("div", "", { class: "dq-fields dq-form mt-2" });
+    fields.append(toLabel, whenLabel, batchLabel);
+    const plural = found.studies.length === 1 ? "y" : "ies";
+    const title = found.more ? `The first ${number(found.studies.length)} studies at ${wanted.from}` : `${number(found.studies.length)} stud${plural} at ${wanted.from}`;
+    openDialog(title, [holder, fields, again], "Retrieve chosen", () => attempt(async () => {
+      const studies = boxes.filter((box) => box.checked).map((box) => box.value);
+      if (!studies.length) throw new Error("Choose studies first");
+      ok.disabled = true;
+      const answer = await ask(`${base}/api/studies/retrieve`, "POST", { from: wanted.from, as: wanted.as, to: to.value.trim(), studies, at: when.value, batch: batch.value });
       dialog.close();
-      say(`Task ${answer.taskID} scheduled`);
-    }));
+      say(answer.count === 1 ? `Task ${answer.tasks[0]} scheduled` : `${number(answer.count)} tasks scheduled`);
+      await refresh();
+    }), true);
   }
 
   // --- gates
