@@ -35,6 +35,7 @@ from archive.storage.path_format import DEFAULT_PATH_FORMAT
 from tests.fix_objects import encoded_dataset
 from workers.export import ExportProcessor
 from workers.instance_availability import NotificationProcessor
+from workers.kept import KeptAssociations
 from workers.processor import StopSignal, TaskContext
 
 DEVICE = "dcm4chee-arc"
@@ -80,6 +81,7 @@ class ExportBench:
     remote_aes: dict[str, NetworkAE] = field(default_factory=dict)
     stop_signal: StopSignal = field(default_factory=StopSignal)
     leading_wait_s: float = 30.0
+    kept: KeptAssociations = field(default_factory=KeptAssociations)
 
     def add(self, *entries: Exporter | NetworkAE) -> None:
         """Put exporters and AEs into the snapshot; own AEs by their device."""
@@ -180,6 +182,7 @@ class ExportBench:
             clock=SYSTEM_CLOCK,
             settings=self._settings(),
             stop_signal=self.stop_signal,
+            kept=self.kept,
         )
 
     def snapshot(self) -> Snapshot:

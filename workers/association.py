@@ -7,6 +7,7 @@ a peer which stops reading, or stops in the middle of a PDU, cannot hang a worke
 """
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -26,16 +27,16 @@ from archive.errors import (
     NoAcceptedContextError,
     PeerError,
     PeerTimeoutError,
-    PeerUnreachableError,
 )
 from workers.contexts import ProposedContext
 from workers.route import Route
 from workers.transport import (
     ReaderGate,
     attach_socket,
+    connect_error,
     make_requestor,
-    reason_of,
     serve_reports_first,
+    tls_error,
 )
 
 _A_ABORT = struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 0, 0)
@@ -78,6 +79,12 @@ class Association:
     contexts
         What is proposed, 1 to 128 contexts; their IDs are 1, 3, 5 … in this order.
 
+    Attributes
+    ----------
+    hand_over
+        Offered the association instead of a release when its use ends well; returns whether it
+        keeps it (see `workers.kept`).
+
     Raises
     ------
     PeerUnreachableError, AssociationRejectedError, AssociationRejectedPermanentlyError,
@@ -90,8 +97,10 @@ class Association:
     ) -> None:
         self.route = route
         self.accepted: tuple[AcceptedContext, ...] = ()
+        self.hand_over: Callable[[Association], bool] | None = None
         self._clock = clock
         self._shut = False
+        self._opened = False
         self._gate = ReaderGate()
         self._requestor = make_requestor(route, contexts)
         self._gate.install(self._requestor)
@@ -108,13 +117,20 @@ class Association:
         return bool(self._requestor.is_established)
 
     def __enter__(self) -> Self:
-        """Open the association."""
+        """Open the association unless it is open."""
+        self.open()
+        return self
+
+    def open(self) -> None:
+        """Open the association; one that is open already is left as it is."""
+        if self._opened:
+            return
         started = self._clock.monotonic()
         self._requestor.request()
         if not self._requestor.is_established:
             waited_s = self._clock.monotonic() - (self._socket.connected_at or started)
             error = self._refusal(waited_s)
-            self._abandon()
+            self.abandon()
             raise error
         self._requestor.start()
         self.accepted = tuple(
@@ -126,7 +142,7 @@ class Association:
             )
             for context in self._requestor.accepted_contexts
         )
-        return self
+        self._opened = True
 
     def __exit__(
         self,
@@ -134,15 +150,50 @@ class Association:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release the association; abort it when the block failed or the release did."""
-        if exc_type is None and not self._shut:
-            # What was answered stays answered, so a failing release changes no result.
-            self._requestor.acse_timeout = self.route.limits.release_s
-            self._requestor.release()
+        """Release or hand over the association; abort it when the block or the release failed."""
+        if exc_type is not None or self._shut:
+            self.abandon()
+        elif self.hand_over is None or not self.hand_over(self):
+            self.release()
+
+    def release(self) -> None:
+        """Release the association (PS3.8 §7.2); abort it when the peer does not answer.
+
+        What was answered stays answered, so a failing release changes no result.
+        """
+        self._requestor.acse_timeout = self.route.limits.release_s
+        self.resume()
+        self._requestor.release()
         if self._requestor.is_released:
             self._socket.close()
         else:
-            self._abandon()
+            self.abandon()
+
+    def park(self) -> bool:
+        """Keep pynetdicom off the socket while nobody uses the association; False if it ended."""
+        self._requestor._reactor_checkpoint.clear()  # noqa: SLF001 - parks the other thread
+        return self.is_established and self._gate.close(self._requestor.dul.is_alive)
+
+    def resume(self) -> bool:
+        """Go on with an association that was parked.
+
+        Returns
+        -------
+        bool
+            Whether it still stands: a peer that has said anything meanwhile has ended it.
+        """
+        stands = self._is_silent()
+        self._gate.open()
+        self._requestor._reactor_checkpoint.set()  # noqa: SLF001
+        return stands
+
+    def _is_silent(self) -> bool:
+        """Tell whether the connection is open and nothing, not even its end, waits to be read."""
+        if self._socket.fileno() < 0:
+            return False
+        watch = select.poll()
+        watch.register(self._socket, select.POLLIN)
+        return not watch.poll(0)
 
     def shutdown(self) -> None:
         """Break whatever blocks on the socket; callable from any thread, at any time.
@@ -286,7 +337,7 @@ class Association:
         if self._shut:
             return self.broken_error(when="")
         if failure is not None:
-            return PeerUnreachableError(f"cannot connect to {self.route}: {reason_of(failure)}")
+            return connect_error(self.route, self._socket, failure)
         if answer is not None and answer.result:
             return self._rejection(int(answer.result), answer.source_str, answer.reason_str)
         if self._requestor.acceptor.primitive is not None:
@@ -298,7 +349,9 @@ class Association:
                 f"request within {limits.accept_s:g} s (dcmAAACTimeout)"
             )
             return PeerTimeoutError(msg)
-        return self.broken_error(when="during association negotiation")
+        hint = "" if self.route.tls else "; does it expect TLS on that port?"
+        broken = self.broken_error(when=f"during association negotiation{hint}")
+        return tls_error(self.route, self._socket) or broken
 
     def _answer(self) -> A_ASSOCIATE | None:
         """Return the peer's answer to the association request, if it gave one.
@@ -325,7 +378,7 @@ class Association:
             return AssociationRejectedPermanentlyError(f"{msg}; {hint}")
         return AssociationRejectedError(msg)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Tell the peer with an A-ABORT if it takes it, close the socket, end both threads."""
         if self._requestor.is_established:
             with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from archive.errors import (
+    AssociationAbortedError,
     ConfigurationError,
     DatasetError,
     DicomqError,
@@ -66,6 +67,8 @@ class _Run:
         they never take its place at a peer that grants only one.
     granted
         Whether the peer has opened any association.
+    returned
+        Instances that kept associations did not take because their peer had closed them.
     """
 
     contexts: tuple[ProposedContext, ...]
@@ -73,6 +76,16 @@ class _Run:
     recorder: Recorder
     first_settled: threading.Event = field(default_factory=threading.Event)
     granted: bool = False
+    returned: list[InstanceToSend] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.returned) + len(self.waiting)
+
+    def next(self) -> InstanceToSend:
+        """Return the next instance; IndexError when none will come."""
+        with contextlib.suppress(IndexError):
+            return self.returned.pop()
+        return self.waiting.popleft()
 
 
 @dataclass(slots=True)
@@ -83,16 +96,23 @@ class _Visit:
     ----------
     accepted
         SOP Class UID to Transfer Syntax UID to context ID.
+    kept
+        Whether an earlier task opened the association; its peer may have closed it since.
     """
 
     recorder: Recorder
     originator: MoveOriginator | None
+    kept: bool = False
     loop: StoreLoop | None = None
     accepted: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def answered(self) -> int:
         return self.loop.answered if self.loop else 0
+
+    def was_closed(self, error: DicomqError) -> bool:
+        """Tell whether `error` only means that the peer had closed a kept association."""
+        return self.kept and not self.answered and isinstance(error, AssociationAbortedError)
 
 
 class Courier:
@@ -152,7 +172,7 @@ class Courier:
                 self._first_lane(run)
             else:
                 self._side_by_side(run, count)
-        recorder.tally.remaining += len(run.waiting)
+        recorder.tally.remaining += len(run)
 
     def _side_by_side(self, run: _Run, count: int) -> None:
         with ThreadPoolExecutor(count, "association") as pool:
@@ -171,7 +191,7 @@ class Courier:
         self._transcoder.stop()
 
     def _may_go_on(self, run: _Run) -> bool:
-        return bool(run.waiting) and not self._cut_off and not self._context.cancelled()
+        return bool(len(run)) and not self._cut_off and not self._context.cancelled()
 
     def _first_lane(self, run: _Run) -> None:
         """Send over the association whose failure is the delivery's failure."""
@@ -202,6 +222,8 @@ class Courier:
             except ObjectUnreadableError:
                 continue  # recorded with its instance; it only spoiled the association
             except PeerError as error:
+                if visit.was_closed(error):
+                    continue
                 fruitless = 0 if visit.answered else fruitless + 1
                 if _is_hopeless(error, visit, fruitless):
                     return error
@@ -209,22 +231,38 @@ class Courier:
 
     def _visit(self, run: _Run, visit: _Visit) -> None:
         """Send over one association until the queue is empty or the association ends."""
-        with self._opened(run.contexts) as association, association.exclusive_socket() as sock:
+        with (
+            self._opened(run.contexts, visit) as association,
+            association.exclusive_socket() as sock,
+        ):
             run.granted = True
             run.first_settled.set()
             visit.loop = StoreLoop(association, sock, self._context.clock)
             visit.accepted = _by_sop_class(association.accepted)
             while self._may_go_on(run):
                 try:
-                    instance = run.waiting.popleft()
+                    instance = run.next()
                 except IndexError:
                     return
-                self._send(visit, visit.loop, instance)
+                try:
+                    self._send(visit, visit.loop, instance)
+                except PeerError as error:
+                    if visit.was_closed(error):
+                        run.returned.append(instance)
+                    raise
 
     @contextlib.contextmanager
-    def _opened(self, contexts: tuple[ProposedContext, ...]) -> Iterator[Association]:
+    def _opened(
+        self, contexts: tuple[ProposedContext, ...], visit: _Visit
+    ) -> Iterator[Association]:
         """Open an association that `_cut` can break, also while it is being opened."""
-        association = Association(self._route, contexts, self._context.clock)
+        kept = self._context.kept
+        key = (self._route, contexts)
+        association = kept.take(key)
+        visit.kept = association is not None
+        if association is None:
+            association = Association(self._route, contexts, self._context.clock)
+        kept.keep_after_use(key, association)
         with self._lock:
             self._live.add(association)
             cut_off = self._cut_off
@@ -232,10 +270,16 @@ class Courier:
             if cut_off:
                 association.shutdown()
             with association:
-                yield association
+                try:
+                    yield association
+                finally:
+                    self._forget(association)  # another task may have it next
         finally:
-            with self._lock:
-                self._live.discard(association)
+            self._forget(association)
+
+    def _forget(self, association: Association) -> None:
+        with self._lock:
+            self._live.discard(association)
 
     def _send(self, visit: _Visit, loop: StoreLoop, instance: InstanceToSend) -> None:
         """Send one instance and record what came of it.
@@ -286,7 +330,8 @@ def _transmit(
     try:
         response = loop.send(request, payload.source)
     except (PeerError, ObjectUnreadableError) as error:
-        visit.recorder.failed(instance, str(error), transient=error.retryable)
+        if not visit.was_closed(error):
+            visit.recorder.failed(instance, str(error), transient=error.retryable)
         raise
     checkpoint(CHECKPOINT_STORE_ANSWERED)
     visit.recorder.answered(instance, response.status, response.comment)

@@ -101,11 +101,14 @@ def _send(
     fixed: FixedNotification, route: Route, syntaxes: tuple[str, ...], context: "TaskContext"
 ) -> tuple[DimseStatus, str]:
     """Send the N-CREATE and return the status of its response with the Error Comment."""
-    association = Association(route, [ProposedContext(IAN_SOP_CLASS, syntaxes)], context.clock)
-    with context.on_abort(association.shutdown), association:
-        response = association.create(
-            IAN_SOP_CLASS, fixed.sop_instance_uid, Dataset.from_json(fixed.dataset_json)
-        )
+    contexts = (ProposedContext(IAN_SOP_CLASS, syntaxes),)
+    dataset = Dataset.from_json(fixed.dataset_json)
+    response = context.kept.use(
+        context,
+        (route, contexts),
+        make=lambda: Association(route, contexts, context.clock),
+        action=lambda peer: peer.create(IAN_SOP_CLASS, fixed.sop_instance_uid, dataset),
+    )
     return classify(Service.N_CREATE, response.status), response.comment
 
 

@@ -88,11 +88,15 @@ def _ask(task: Task, study: str, context: "TaskContext") -> LeadingAnswer:
     aet = task.remote_aet or ""
     route = find_route(local, remote_ae(context.snapshot, aet, wanted_by))
     tags = leading_tags(context.snapshot.device.leading_sets, aet)
-    association = FindAssociation(route, clock=context.clock)
-    with context.on_abort(association.shutdown), association:
-        for match in association.find(query_keys(study, tags)):
-            if str(match.get("StudyInstanceUID", "")) == study:
-                return LeadingAnswer(AnswerKind.FOUND, requested_only(match, tags))
+    matches = context.kept.use(
+        context,
+        (route, FindAssociation),
+        make=lambda: FindAssociation(route, clock=context.clock),
+        action=lambda archive: list(archive.find(query_keys(study, tags))),
+    )
+    for match in matches:
+        if str(match.get("StudyInstanceUID", "")) == study:
+            return LeadingAnswer(AnswerKind.FOUND, requested_only(match, tags))
     return LeadingAnswer(AnswerKind.NO_MATCH)
 
 

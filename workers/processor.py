@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from workers.kept import KeptAssociations
+
 if TYPE_CHECKING:
     from archive.clock import Clock
     from archive.configuration.descriptors import Snapshot
@@ -100,6 +102,8 @@ class TaskContext:
     ----------
     snapshot
         The configuration as it was when the attempt started; it stays the same throughout.
+    kept
+        Associations that earlier tasks left open.
     """
 
     ledger: "Ledger"
@@ -108,6 +112,7 @@ class TaskContext:
     clock: "Clock"
     settings: "Settings"
     stop_signal: StopSignal = field(default_factory=StopSignal)
+    kept: KeptAssociations = field(default_factory=KeptAssociations)
 
     def cancelled(self) -> bool:
         """Tell whether no further sub-operation may start.

@@ -40,6 +40,9 @@ class Settings:
         Safety net for lost notifications.
     breaker_failures
         Connection failures in a row that pause a destination until it answers a C-ECHO; 0 never.
+    association_idle_s
+        How long an association to another AE stays open for the next task to use; 0 releases it
+        at once.
     leading_wait_s
         How long an export or retrieve waits for the answer of a leading archive.
     metrics_port
@@ -64,6 +67,7 @@ class Settings:
     heartbeat_s: float = 5.0
     poll_s: float = 5.0
     breaker_failures: int = 3
+    association_idle_s: float = 1.0
     leading_wait_s: float = 30.0
     log_level: str = "INFO"
     log_format: str = "text"
@@ -213,6 +217,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_HEARTBEAT_S": ("heartbeat_s", _seconds),
     "DICOMQ_POLL_S": ("poll_s", _seconds),
     "DICOMQ_BREAKER_FAILURES": ("breaker_failures", _count),
+    "DICOMQ_ASSOCIATION_IDLE_S": ("association_idle_s", _pause),
     "DICOMQ_LEADING_WAIT_S": ("leading_wait_s", _seconds),
     "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
     "DICOMQ_LOG_FORMAT": ("log_format", _log_format),
