@@ -164,6 +164,7 @@ def prepare_app(app: WorkerApp) -> WorkerApp:
     app.user_options["worker"].add(start.kind_option())
     app.user_options["preload"].add(pages_option())
     app.steps["consumer"].add("workers.bootsteps:QueueSync")
+    app.steps["consumer"].add("workers.event_pace:EventPace")
     signals.worker_init.connect(start.prepare_worker)
     return app
 

@@ -15,6 +15,7 @@ from archive.configuration.descriptors import Snapshot, implicit_queue
 from archive.configuration.settings import Settings
 from archive.errors import DicomqError, LedgerError
 from archive.ledger import gates, tasks
+from archive.ledger.attempts import Ending
 from archive.ledger.connection import Ledger, Transaction
 from archive.model.gates import CircuitPolicy
 from archive.model.retry import RetryIn, RetryPolicy
@@ -22,6 +23,7 @@ from archive.model.task import Failure, Hint, Outcome, Task, TaskKind, TaskStatu
 from archive.storage.base import Storages
 from archive.telemetry import LEDGER_UNAVAILABLE, bound, checkpoint, log_event
 from workers import events
+from workers.bookkeeping import Bookkeeping
 from workers.conclusion import (
     INTERNAL_ERROR,
     Conclusion,
@@ -31,6 +33,7 @@ from workers.conclusion import (
     conclude,
     outcome_of_error,
 )
+from workers.kept import KeptAssociations
 from workers.leases import LeaseKeeper
 from workers.metrics import WorkerMetrics
 from workers.processor import Processor, StopReason, StopSignal, TaskContext
@@ -60,6 +63,7 @@ class RunnerServices:
     clock: Clock
     worker: str
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    kept: KeptAssociations = field(default_factory=KeptAssociations)
 
 
 class Runner:
@@ -77,6 +81,9 @@ class Runner:
         self._services = services
         self._keeper = keeper
         self._circuit = CircuitPolicy(failures=services.settings.breaker_failures)
+        self._bookkeeping = Bookkeeping(
+            services.ledger, worker=services.worker, lease_s=services.settings.lease_s
+        )
 
     def run(self, task_pk: int, attempt: int) -> str:
         """Claim, perform and finish attempt number `attempt` of a task.
@@ -122,12 +129,8 @@ class Runner:
     def _claim(self, hint: Hint) -> Task | None:
         if self._keeper.shutting_down:
             return None
-        services = self._services
         try:
-            with services.ledger.statement() as tx:
-                return tasks.claim(
-                    tx, hint, worker=services.worker, lease_s=services.settings.lease_s
-                )
+            return self._bookkeeping.claim(hint)
         except LedgerError as error:
             message = f"the hint is dropped and the task handed over again: {error}"
             self._log_ledger_trouble(hint.task_pk, hint.attempt, message)
@@ -192,6 +195,7 @@ class Runner:
             clock=services.clock,
             settings=services.settings,
             stop_signal=stop_signal,
+            kept=services.kept,
         )
         return processor.perform(task, context)
 
@@ -233,13 +237,16 @@ class Runner:
         return "released: the worker shuts down" if released else _LOST
 
     def _settle(self, task: Task, settle: Settle) -> str:
-        outcome, worker = settle.outcome, self._services.worker
-        ledger = self._services.ledger
-        one_statement = not (outcome.follow_ups or outcome.unreached)
-        with ledger.statement() if one_statement else ledger.transaction() as tx:
-            if self._is_held(tx, task, settle):
-                return self._hold(tx, task, settle.cause)
-            status = tasks.finish(tx, task, outcome, settle.decision, actor=worker)
+        outcome = settle.outcome
+        ending = Ending(task, outcome, settle.decision)
+        if ending.is_plain:
+            status = self._bookkeeping.finish(ending)
+        else:
+            with self._services.ledger.transaction() as tx:
+                if self._is_held(tx, task, settle):
+                    return self._hold(tx, task, settle.cause)
+                worker = self._services.worker
+                status = tasks.finish(tx, task, outcome, settle.decision, actor=worker)
         if status is None:
             log_event(LOGGER, events.CLAIM_LOST, task=task.pk, attempt=task.attempt)
             return _LOST

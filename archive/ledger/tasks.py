@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -34,6 +34,17 @@ class RenewedLease:
     task_pk: int
     attempt: int
     cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What is written about an attempt that ended; the columns' names."""
+
+    status: TaskStatus
+    failed: bool
+    delay_s: float
+    error_message: str | None
+    outcome_message: str | None
 
 
 def stage(tx: Transaction, new: NewTask, *, actor: str, reason: str = "staged") -> int:
@@ -155,28 +166,24 @@ def finish(
     TaskStatus or None
         The new status; None when the claim was lost, in which case nothing was changed.
     """
-    if isinstance(decision, RetryIn):
-        status, delay = TaskStatus.SCHEDULED_FOR_RETRY, decision.delay_s
-    else:
-        status, delay = decision.status, 0.0
-    failed = outcome.status in {TaskStatus.WARNING, TaskStatus.FAILED}
-    ended = _end(
-        tx,
-        task,
-        {
-            "status": status,
-            "failed": failed,
-            "delay_s": delay,
-            "error_message": outcome.message if failed else None,
-            "outcome_message": outcome.message,
-            "actor": actor,
-            "reason": outcome.message,
-        },
-    )
+    end = ending(outcome, decision)
+    ended = _end(tx, task, asdict(end) | {"actor": actor, "reason": outcome.message})
     if ended is TaskStatus.COMPLETED:
         for new in outcome.follow_ups:
             stage_follow_up(tx, new, actor=actor, reason=f"after task {task.pk}")
     return ended
+
+
+def ending(outcome: Outcome, decision: Finish | RetryIn) -> End:
+    """Return what is written about an attempt."""
+    failed = outcome.status in {TaskStatus.WARNING, TaskStatus.FAILED}
+    return End(
+        status=TaskStatus.SCHEDULED_FOR_RETRY if isinstance(decision, RetryIn) else decision.status,
+        failed=failed,
+        delay_s=float(decision.delay_s) if isinstance(decision, RetryIn) else 0.0,
+        error_message=outcome.message if failed else None,
+        outcome_message=outcome.message,
+    )
 
 
 def release(
@@ -316,8 +323,15 @@ def _one(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> tuple[Any
 
 
 def _tasks(tx: Transaction, name: str, parameters: Mapping[str, Any]) -> list[Task]:
+    return read_tasks(tx, load_queries("tasks")[name], parameters)
+
+
+def read_tasks(
+    tx: Transaction, statement: LiteralString, parameters: Mapping[str, Any]
+) -> list[Task]:
+    """Return the tasks that a statement selects, whole rows of their table."""
     with tx.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(load_queries("tasks")[name], parameters).fetchall()
+        rows = cursor.execute(statement, parameters).fetchall()
     return [task_of_row(row) for row in rows]
 
 

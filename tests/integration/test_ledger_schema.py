@@ -61,6 +61,7 @@ def test_each_change_of_status_in_sql(ledger: Ledger, old: TaskStatus, new: Task
     "room",
     [
         "objects",
+        "attempts",
         "tasks",
         "deliveries",
         "notifications",
