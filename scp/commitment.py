@@ -17,6 +17,7 @@ from archive.errors import DatasetError, InvalidValueError
 from archive.ledger import commitments, verifications
 from archive.ledger.commitments import RecordedReport
 from archive.ledger.connection import Ledger
+from archive.ledger.verifications import Verification
 from archive.model.commitment import (
     REQUEST_COMMITMENT,
     Readable,
@@ -26,7 +27,7 @@ from archive.model.commitment import (
     read_request,
 )
 from archive.telemetry import checkpoint, log_event
-from scp.store import Session
+from scp.session import Session
 
 COMMITMENT_QUEUE: Final = "StgCmtSCP"
 _log = logging.getLogger(__name__)
@@ -74,8 +75,13 @@ class CommitmentService:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def request(self, session: Session, request: ActionRequest) -> None:
+    def request(self, session: Session, request: ActionRequest) -> int:
         """Take a request for commitment; afterwards 0000 may be answered.
+
+        Returns
+        -------
+        int
+            Primary key of the task that verifies and reports.
 
         Raises
         ------
@@ -84,11 +90,14 @@ class CommitmentService:
         LedgerError
             When the task could not be recorded; nothing will be reported.
         """
-        transaction_uid, references = check_request(request, session.snapshot, session.calling_aet)
+        hold_s = session.ae.commitment_terms.same_association_s
+        transaction_uid, references = checked_request(request)
+        if not hold_s:
+            check_report_address(session.snapshot, session.calling_aet)
         with self._ledger.transaction() as tx:
             task_pk = verifications.stage_verification(
                 tx,
-                (transaction_uid, references),
+                Verification(transaction_uid, references, hold_s),
                 device_name=session.snapshot.device.name,
                 queue_name=COMMITMENT_QUEUE,
                 local_aet=session.ae.title,
@@ -103,6 +112,7 @@ class CommitmentService:
             instances=len(references),
             task=task_pk,
         )
+        return task_pk
 
     def report(self, sender: str, information: Callable[[], Readable]) -> RecordedReport | None:
         """Enter a report of another archive into the request that it answers.
@@ -133,31 +143,37 @@ class CommitmentService:
         return recorded
 
 
-def check_request(
-    request: ActionRequest, snapshot: Snapshot, calling_aet: str
-) -> tuple[str, tuple[SopReference, ...]]:
+def checked_request(request: ActionRequest) -> tuple[str, tuple[SopReference, ...]]:
     """Return Transaction UID and references of an N-ACTION that can be performed.
 
     Raises
     ------
     RefusedRequestError
-        0123 for another action, 0115 when the Action Information lacks something, 0110 when the
-        directory does not say where to report to.
+        0123 for another action, 0115 when the Action Information lacks something.
     """
     if request.action_type != REQUEST_COMMITMENT:
         msg = f"Action Type ID {request.action_type} is not 1, Request Storage Commitment"
         raise RefusedRequestError(NormalizedStatus.NO_SUCH_ACTION, msg)
     try:
-        asked = read_request(request.information())
+        return read_request(request.information())
     except InvalidValueError as error:
         raise RefusedRequestError(NormalizedStatus.INVALID_ARGUMENT_VALUE, str(error)) from error
+
+
+def check_report_address(snapshot: Snapshot, calling_aet: str) -> None:
+    """Check that the directory says where to report to.
+
+    Raises
+    ------
+    RefusedRequestError
+        0110 when it does not.
+    """
     if not _can_be_reached(snapshot, calling_aet):
         msg = (
             f"the report has nowhere to go: give {calling_aet} an AE entry with an installed "
             "connection that has a dicomPort and no TLS"
         )
         raise RefusedRequestError(NormalizedStatus.PROCESSING_FAILURE, msg)
-    return asked
 
 
 def _can_be_reached(snapshot: Snapshot, title: str) -> bool:

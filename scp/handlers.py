@@ -21,6 +21,7 @@ from scp.commitment import (
     NormalizedStatus,
     RefusedRequestError,
 )
+from scp.commitment_exchange import ReportSender
 from scp.dimse import StoreAnswer, StoreRequest
 from scp.get import GetService
 from scp.matching import FindStatus
@@ -139,6 +140,7 @@ class Handlers:
         assoc.begin_object = partial(self._begin, session)
         attach(assoc, self._retrieves)
         answer_unrecognized(assoc)
+        self._normalized.reports.attach(assoc)
         log_event(
             _log,
             telemetry.ASSOCIATION_ACCEPTED,
@@ -294,8 +296,11 @@ class GuardedReceiver:
 class GuardedNormalizedServices:
     """Serves DIMSE-N requests and answers for every error."""
 
-    def __init__(self, commitments: CommitmentService, steps: ProcedureStepService) -> None:
+    def __init__(
+        self, commitments: CommitmentService, reports: ReportSender, steps: ProcedureStepService
+    ) -> None:
         self._commitments = commitments
+        self.reports = reports
         self._steps = steps
 
     def on_action(self, event: evt.Event) -> tuple[int, None]:
@@ -304,9 +309,13 @@ class GuardedNormalizedServices:
             event.action_type,
             partial(_information, event, "ActionInformation", "action_information"),
         )
-        return self._answer(
-            event, lambda session: self._commitments.request(session, request)
-        ), None
+
+        def take(session: Session) -> None:
+            task_pk = self._commitments.request(session, request)
+            hold_s = session.ae.commitment_terms.same_association_s
+            self.reports.expect(event, task_pk, hold_s=hold_s)
+
+        return self._answer(event, take), None
 
     def on_event_report(self, event: evt.Event) -> tuple[int, None]:
         """Answer the N-EVENT-REPORT of a storage commitment SCP (PS3.4 §J.3.3)."""

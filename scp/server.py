@@ -24,6 +24,7 @@ from archive.storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERS
 from archive.telemetry import log_event
 from scp.acceptance import Acceptance
 from scp.commitment import CommitmentService
+from scp.commitment_exchange import ReportSender
 from scp.get import GetService
 from scp.handlers import GuardedNormalizedServices, GuardedRetrieves, Handlers
 from scp.mpps import ProcedureStepService
@@ -163,7 +164,9 @@ class ScpServer:
                 GetService(ledger, clock, leading_wait_s=settings.leading_wait_s),
             ),
             normalized=GuardedNormalizedServices(
-                CommitmentService(ledger), ProcedureStepService(ledger)
+                CommitmentService(ledger),
+                ReportSender(ledger, clock),
+                ProcedureStepService(ledger),
             ),
         )
         _config.LOG_HANDLER_LEVEL = "none"

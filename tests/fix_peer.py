@@ -1,18 +1,35 @@
-"""DICOM peers made of pynetdicom: a storage SCP, an IAN SCP, and a storage SCU."""
+"""DICOM peers made of pynetdicom, as well or as badly behaved as a test wants.
+
+Acceptors: `StoreScp`, `IanScp`, `CommitmentScp`, `CommitmentScu`, each started by a fixture of
+its name. Requestors: `send_files`, `echo`, `CommitmentScu.ask`, `send_report`, `report_on`.
+"""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, build_role, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 from typing_extensions import override
 
+from archive.model.commitment import (
+    STORAGE_COMMITMENT_PUSH_MODEL,
+    WELL_KNOWN_INSTANCE,
+    Report,
+    ReportedInstance,
+    SopReference,
+    read_report,
+    read_request,
+    report_dataset,
+    request_dataset,
+)
 from tests.fix_process import free_port, wait_until
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -255,13 +272,188 @@ def echo(port: int, called_aet: str = "DCM4CHEE") -> bool:
     return bool(status.get("Status") == SUCCESS)
 
 
-@pytest.fixture
-def store_scp() -> Iterator[Callable[..., StoreScp]]:
-    """Start storage SCPs: ``store_scp(title, port, transfer_syntaxes=..., status=...)``."""
-    running: list[StoreScp] = []
+@dataclass(frozen=True)
+class ReceivedRequest:
+    """One N-ACTION as it came in."""
 
-    def start(*args: object, **kwargs: object) -> StoreScp:
-        peer = StoreScp(*args, **kwargs)  # type: ignore[arg-type]
+    transaction_uid: str
+    references: tuple[SopReference, ...]
+    calling_aet: str
+    role_proposed: bool
+
+    def report(self, reasons: Sequence[int | None] | None = None) -> Report:
+        """Return a report of all references; `reasons` by position, None for committed."""
+        reasons = reasons or [None] * len(self.references)
+        return Report(
+            self.transaction_uid,
+            tuple(
+                ReportedInstance(each.sop_class_uid, each.sop_instance_uid, reason, None)
+                for each, reason in zip(self.references, reasons, strict=True)
+            ),
+        )
+
+
+class CommitmentScp(Peer):
+    """Takes requests and reports only what it is told to; `then` runs after each request."""
+
+    def __init__(
+        self,
+        title: str = "STGCMTSCP",
+        port: int = 0,
+        *,
+        status: Callable[[Event], int] = lambda _event: SUCCESS,
+        then: Callable[[Association, ReceivedRequest], None] | None = None,
+    ) -> None:
+        super().__init__(title, port)
+        self.received: list[ReceivedRequest] = []
+        self._status = status
+        self._then = then
+        self._ae.add_supported_context(STORAGE_COMMITMENT_PUSH_MODEL)
+
+    def wait_for(self, count: int, deadline_s: float = 60.0) -> list[ReceivedRequest]:
+        """Wait until `count` requests came and return all so far."""
+        wait_until(
+            lambda: len(self.received) >= count,
+            deadline_s=deadline_s,
+            what=f"{count} commitment requests at {self.title}",
+        )
+        return list(self.received)
+
+    @override
+    def _handlers(self) -> list[evt.EventHandlerType]:
+        return [(evt.EVT_N_ACTION, self._on_action)]
+
+    def _on_action(self, event: Event) -> tuple[int, None]:
+        transaction_uid, references = read_request(event.action_information)
+        request = ReceivedRequest(
+            transaction_uid,
+            references,
+            event.assoc.requestor.ae_title,
+            bool(event.assoc.requestor.role_selection),
+        )
+        with self._lock:
+            self.received.append(request)
+        if self._then is not None:
+            threading.Thread(target=self._then, args=(event.assoc, request), daemon=True).start()
+        return self._status(event), None
+
+
+class CommitmentScu(Peer):
+    """Asks for commitment and takes the reports, with or without accepting the SCP's role."""
+
+    def __init__(
+        self,
+        title: str = "MODALITY",
+        port: int = 0,
+        *,
+        role: bool = True,
+        status: Callable[[Event], int] = lambda _event: SUCCESS,
+    ) -> None:
+        super().__init__(title, port)
+        self.reports: list[tuple[int, Report]] = []
+        self._status = status
+        taken = True if role else None
+        self._ae.add_supported_context(
+            STORAGE_COMMITMENT_PUSH_MODEL, scu_role=taken, scp_role=taken
+        )
+
+    def ask(
+        self,
+        port: int,
+        references: Sequence[SopReference],
+        transaction_uid: str,
+        *,
+        dataset: Dataset | None = None,
+        action_type: int = 1,
+        then: Callable[[Association], object] = lambda _association: None,
+    ) -> int | None:
+        """Request commitment of DCM4CHEE and return the status of the response.
+
+        `then` is called before the association is released; reports on it are taken as well.
+        """
+        ae = AE(self.title)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+        ae.add_requested_context(STORAGE_COMMITMENT_PUSH_MODEL)
+        association = ae.associate(
+            "127.0.0.1", port, ae_title="DCM4CHEE", evt_handlers=self._handlers()
+        )
+        information = dataset or request_dataset(transaction_uid, references)
+        status, _ = association.send_n_action(
+            information,
+            action_type,
+            STORAGE_COMMITMENT_PUSH_MODEL,
+            WELL_KNOWN_INSTANCE,
+        )
+        then(association)
+        if association.is_established:
+            association.release()
+        return _status(status)
+
+    def wait_for(self, count: int, deadline_s: float = 60.0) -> list[tuple[int, Report]]:
+        """Wait until `count` reports came and return (event type, report) of all so far."""
+        wait_until(
+            lambda: len(self.reports) >= count,
+            deadline_s=deadline_s,
+            what=f"{count} reports at {self.title}",
+        )
+        return list(self.reports)
+
+    @override
+    def _handlers(self) -> list[evt.EventHandlerType]:
+        return [(evt.EVT_N_EVENT_REPORT, self._on_report)]
+
+    def _on_report(self, event: Event) -> tuple[int, None]:
+        with self._lock:
+            self.reports.append((event.event_type or 0, read_report(event.event_information)))
+        return self._status(event), None
+
+
+def send_report(
+    port: int,
+    dataset: Dataset,
+    *,
+    event_type: int = 1,
+    role: bool = True,
+    sender: str = "STGCMTSCP",
+) -> int | None:
+    """Report to DCM4CHEE on a new association and return the status of the response."""
+    ae = AE(sender)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+    ae.add_requested_context(STORAGE_COMMITMENT_PUSH_MODEL)
+    roles: list[Any] = [build_role(STORAGE_COMMITMENT_PUSH_MODEL, scp_role=True)] if role else []
+    association = ae.associate("127.0.0.1", port, ae_title="DCM4CHEE", ext_neg=roles)
+    assert association.is_established
+    status, _ = association.send_n_event_report(
+        dataset, event_type, STORAGE_COMMITMENT_PUSH_MODEL, WELL_KNOWN_INSTANCE
+    )
+    association.release()
+    return _status(status)
+
+
+def report_on(association: Association, report: Report) -> int | None:
+    """Report on the association of the request."""
+    status, _ = association.send_n_event_report(
+        report_dataset(report),
+        report.event_type,
+        STORAGE_COMMITMENT_PUSH_MODEL,
+        WELL_KNOWN_INSTANCE,
+    )
+    return _status(status)
+
+
+def _status(response: Dataset) -> int | None:
+    return int(response.Status) if "Status" in response else None
+
+
+_Started = TypeVar("_Started", bound=Peer)
+
+
+def _starting(kind: Callable[..., _Started]) -> Iterator[Callable[..., _Started]]:
+    """Yield what starts peers of a kind, and stop them afterwards."""
+    running: list[_Started] = []
+
+    def start(*args: object, **kwargs: object) -> _Started:
+        peer = kind(*args, **kwargs)
         peer.start()
         running.append(peer)
         return peer
@@ -269,19 +461,27 @@ def store_scp() -> Iterator[Callable[..., StoreScp]]:
     yield start
     for peer in running:
         peer.stop()
+
+
+@pytest.fixture
+def store_scp() -> Iterator[Callable[..., StoreScp]]:
+    """Start storage SCPs: ``store_scp(title, port, transfer_syntaxes=..., status=...)``."""
+    yield from _starting(StoreScp)
 
 
 @pytest.fixture
 def ian_scp() -> Iterator[Callable[..., IanScp]]:
     """Start IAN SCPs: ``ian_scp(title, port, status=...)``."""
-    running: list[IanScp] = []
+    yield from _starting(IanScp)
 
-    def start(*args: object, **kwargs: object) -> IanScp:
-        peer = IanScp(*args, **kwargs)  # type: ignore[arg-type]
-        peer.start()
-        running.append(peer)
-        return peer
 
-    yield start
-    for peer in running:
-        peer.stop()
+@pytest.fixture
+def commitment_scp() -> Iterator[Callable[..., CommitmentScp]]:
+    """Start commitment SCPs: ``commitment_scp(title, status=..., then=...)``."""
+    yield from _starting(CommitmentScp)
+
+
+@pytest.fixture
+def commitment_scu() -> Iterator[Callable[..., CommitmentScu]]:
+    """Start commitment SCUs that take reports: ``commitment_scu(title, role=..., status=...)``."""
+    yield from _starting(CommitmentScu)

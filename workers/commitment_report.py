@@ -1,8 +1,9 @@
 """Verifies what another AE wants committed and reports to it (PS3.4 Annex J, SCP).
 
 Verification is done anew in every attempt, so that what is reported is true when it is. The
-report goes over an association that this side opens, with the role SCP proposed; it counts as
-delivered only when its response says so.
+report goes over an association that this side opens, with the role SCP proposed, unless the
+association of the request is still held for it (SAME_ASSOCIATION of dcmStgCmtPolicy); it counts
+as delivered only when its response says so.
 """
 
 import logging
@@ -32,8 +33,9 @@ from archive.model.task import Failure, Outcome, Task, TaskStatus
 from archive.storage.verification import Thoroughness, verify_file
 from archive.telemetry import checkpoint, log_event
 from workers import events
-from workers.association import Association
+from workers.association import Association, NormalizedResponse
 from workers.contexts import IMPLICIT_VR_LE, ProposedContext
+from workers.report_offer import sent_where_asked
 from workers.route import NotConfiguredError, Route, find_route, local_ae, remote_ae
 
 if TYPE_CHECKING:
@@ -93,7 +95,6 @@ class ReportProcessor:
         if task.remote_aet is None:
             msg = f"task {task.pk} does not say to whom it reports: cancel it"
             raise NotConfiguredError(msg)
-        route = find_route(local, remote_ae(context.snapshot, task.remote_aet, wanted_by))
         with context.ledger.transaction() as tx:
             asked = verifications.verification(tx, task.pk)
         instances = _verified(asked, local, context)
@@ -112,7 +113,15 @@ class ReportProcessor:
             instances=len(instances),
             failed=report.failures,
         )
-        return _send(report, route, local, context)
+        status = sent_where_asked(report, task, context)
+        if status is not None:
+            subject = f"{wanted_by} on the association of its request"
+            return outcome_of(report, NormalizedResponse(status, ""), subject)
+        if context.cancelled():
+            return Outcome(TaskStatus.CANCELED, f"{wanted_by}: stopped before it was reported")
+        route = find_route(local, remote_ae(context.snapshot, task.remote_aet, wanted_by))
+        response = _send(report, route, local, context)
+        return outcome_of(report, response, f"storage commitment report to {route}")
 
 
 def judge(reference: SopReference, judgement: Judgement, local_aet: str) -> ReportedInstance:
@@ -150,16 +159,13 @@ def _verified(
 ) -> tuple[ReportedInstance, ...]:
     """Return what is reported of each instance, as far as the task was not stopped."""
     reported: list[ReportedInstance] = []
+    exporters = local.commitment_terms.committed_by
     for start in range(0, len(asked.references), _CHUNK):
         references = asked.references[start : start + _CHUNK]
         uids = [each.sop_instance_uid for each in references]
         with context.ledger.transaction() as tx:
             held = verifications.holdings(tx, uids)
-            downstream = (
-                verifications.committed_by(tx, uids, local.committed_by)
-                if local.committed_by
-                else set(uids)
-            )
+            downstream = verifications.committed_by(tx, uids, exporters) if exporters else set(uids)
         for each in references:
             if context.cancelled():
                 return tuple(reported)
@@ -196,9 +202,10 @@ def _is_sound(
     return False if files else None
 
 
-def _send(report: Report, route: Route, local: "NetworkAE", context: "TaskContext") -> Outcome:
-    """Send the report over an association of its own and return the task's outcome."""
-    subject = f"storage commitment report to {route}"
+def _send(
+    report: Report, route: Route, local: "NetworkAE", context: "TaskContext"
+) -> NormalizedResponse:
+    """Send the report over an association of its own and return the response to it."""
     proposal = ProposedContext(STORAGE_COMMITMENT_PUSH_MODEL, _syntaxes(local), as_scp=True)
     association = Association(route, [proposal], context.clock)
     with context.on_abort(association.shutdown), association:
@@ -216,6 +223,11 @@ def _send(report: Report, route: Route, local: "NetworkAE", context: "TaskContex
             dataset=_information(report, association),
         )
     checkpoint(events.CHECKPOINT_COMMITMENT_ANSWERED)
+    return response
+
+
+def outcome_of(report: Report, response: NormalizedResponse, subject: str) -> Outcome:
+    """Return the outcome for the response to a report (PS3.7 §10.1.1.1.8)."""
     status = classify(Service.N_EVENT_REPORT, response.status)
     counts = f"committed:{len(report.instances) - report.failures} failed:{report.failures}"
     if not status.is_accepted:

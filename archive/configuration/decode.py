@@ -21,8 +21,8 @@ from archive.configuration.entries import Entry
 from archive.configuration.rows import Attribute, Kind
 from archive.errors import InvalidValueError
 from archive.model.coercion import OnFailure, UpdatePolicy
-from archive.model.conditions import Conditions
 from archive.model.commitment_terms import CommitmentTerms
+from archive.model.conditions import Conditions
 from archive.model.durations import parse_duration
 from archive.model.identifiers import check_ae_title, check_uid
 from archive.model.merge_attributes import parse_merge_attributes

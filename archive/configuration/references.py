@@ -130,7 +130,7 @@ def _check_storages(ae: NetworkAE, device: ArchiveDevice) -> Iterator[Problem]:
 
 def _check_commitment(ae: NetworkAE, device: ArchiveDevice) -> Iterator[Problem]:
     """Report exporters of dcmStgCmtPolicy that can never say that anything is committed."""
-    for exporter_id in ae.committed_by:
+    for exporter_id in ae.commitment_terms.committed_by:
         exporter = device.exporters.get(exporter_id)
         if exporter is None:
             reason = f"device {device.name} has no exporter {exporter_id}; nothing is committed"

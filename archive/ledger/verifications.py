@@ -12,10 +12,18 @@ from archive.model.entities import StoredFile
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What an STGCMT_SCP task has to verify."""
+    """What an STGCMT_SCP task has to verify.
+
+    Attributes
+    ----------
+    same_association_s
+        How long, in seconds from its staging, the report may go over the association of the
+        request.
+    """
 
     transaction_uid: str
     references: tuple[SopReference, ...]
+    same_association_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class HeldInstance:
 
 def stage_verification(
     tx: Transaction,
-    request: tuple[str, Sequence[SopReference]],
+    request: Verification,
     *,
     device_name: str,
     queue_name: str,
@@ -41,22 +49,20 @@ def stage_verification(
 
     Parameters
     ----------
-    request
-        Transaction UID and references.
     local_aet, remote_aet
         AE that was asked, and the one that asked and gets the report.
     """
-    transaction_uid, references = request
     row = tx.execute(
         load_queries("commitments")["stage_verification"],
         {
-            "transaction_uid": transaction_uid,
-            "sop_class_uids": [each.sop_class_uid for each in references],
-            "sop_instance_uids": [each.sop_instance_uid for each in references],
+            "transaction_uid": request.transaction_uid,
+            "sop_class_uids": [each.sop_class_uid for each in request.references],
+            "sop_instance_uids": [each.sop_instance_uid for each in request.references],
             "device_name": device_name,
             "queue_name": queue_name,
             "local_aet": local_aet,
             "remote_aet": remote_aet,
+            "same_association_s": request.same_association_s,
         },
     ).fetchone()
     return int(row[0]) if row else 0

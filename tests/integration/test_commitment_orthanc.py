@@ -7,10 +7,9 @@ from pathlib import Path
 from archive.ledger import commitments
 from archive.ledger.commitments import CommitmentSummary
 from archive.model.commitment import Report, ReportedInstance, report_dataset
-from tests.fix_commitment import CommitmentScp, send_report
 from tests.fix_objects import generate_studies
 from tests.fix_orthanc import Orthanc
-from tests.fix_peer import StoreScp
+from tests.fix_peer import CommitmentScp, StoreScp, send_report
 from tests.fix_system import DEVICES, System
 
 SC = "1.2.840.10008.5.1.4.1.1.7"

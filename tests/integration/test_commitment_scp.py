@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -11,6 +12,7 @@ from pynetdicom import AE
 
 from archive.configuration.descriptors import VerificationPolicy
 from archive.ledger import tasks, verifications
+from archive.ledger.verifications import Verification
 from archive.model.commitment import (
     WELL_KNOWN_INSTANCE,
     FailureReason,
@@ -20,12 +22,13 @@ from archive.model.commitment import (
     report_dataset,
     request_dataset,
 )
+from archive.model.commitment_terms import CommitmentTerms
 from archive.model.identifiers import new_uid
 from archive.model.task import Failure, Outcome, Task, TaskKind, TaskStatus
-from tests.fix_commitment import CommitmentBench, CommitmentScp, CommitmentScu, send_report
+from tests.fix_commitment import CommitmentBench
 from tests.fix_export import DEVICE, ExportBench, exporter, local_ae, remote_ae
 from tests.fix_objects import generate_studies
-from tests.fix_peer import StoreScp
+from tests.fix_peer import CommitmentScp, CommitmentScu, StoreScp, send_report
 from tests.fix_process import free_port
 from tests.fix_scp import Site
 from tests.fix_system import DEVICES, port_change
@@ -54,7 +57,7 @@ def verify(bench: ExportBench, references: Sequence[SopReference], uid: str = "1
     with bench.ledger.transaction() as tx:
         verifications.stage_verification(
             tx,
-            (uid, references),
+            Verification(uid, tuple(references)),
             device_name=DEVICE,
             queue_name="StgCmtSCP",
             local_aet="DCM4CHEE",
@@ -164,7 +167,7 @@ def test_proxy_commits_only_what_is_committed_downstream(
         remote_ae("MODALITY", peer.port),
         remote_ae("STGCMTSCP", downstream.port),
         remote_ae("STORESCP", destination.port),
-        local_ae(committed_by=("EXP",)),
+        local_ae(commitment_terms=CommitmentTerms(("EXP",))),
         exporter(
             storage_commitment_scp="STGCMTSCP", properties=(("StgCmtSameAssociation", "PT0S"),)
         ),
@@ -236,7 +239,7 @@ def _without_instance() -> Dataset:
     ids=["good", "action", "transaction", "sequence", "instance", "unknown AE", "no port"],
 )
 def test_checks_of_the_request(
-    reachable: Site, sender: str, how: dict[str, object], status: int
+    reachable: Site, sender: str, how: dict[str, Any], status: int
 ) -> None:
     scu = CommitmentScu(sender)
     answered = scu.ask(reachable.port, [SopReference(SC, "1.2.3")], new_uid(), **how)

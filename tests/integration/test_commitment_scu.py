@@ -12,10 +12,10 @@ from archive.ledger import commitments
 from archive.model.commitment import FailureReason, Report, read_request
 from archive.model.identifiers import new_uid
 from archive.model.task import Failure, TaskKind, TaskStatus
-from tests.fix_commitment import CommitmentBench, CommitmentScp, ReceivedRequest, report_on
+from tests.fix_commitment import CommitmentBench
 from tests.fix_export import exporter, remote_ae
 from tests.fix_objects import generate_studies
-from tests.fix_peer import StoreScp
+from tests.fix_peer import CommitmentScp, ReceivedRequest, StoreScp, report_on
 from tests.fix_process import wait_until
 
 StartScp = Callable[..., CommitmentScp]

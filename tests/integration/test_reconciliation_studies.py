@@ -11,10 +11,10 @@ import pytest
 
 from archive.model.reconciliation import Reconciliation, Stage
 from archive.model.task import TaskKind, TaskStatus
-from tests.fix_commitment import CommitmentBench, CommitmentScp
+from tests.fix_commitment import CommitmentBench
 from tests.fix_export import exporter, remote_ae
 from tests.fix_objects import Study, generate_studies
-from tests.fix_peer import IanScp, StoreScp
+from tests.fix_peer import CommitmentScp, IanScp, StoreScp
 from workers.reconciling import Reconciler
 
 

@@ -143,8 +143,11 @@ WITH staged AS (
             %(remote_aet)s, 'commitment requested')
     RETURNING pk
 ), detail AS (
-    INSERT INTO stgcmt_scp_task (task_fk, transaction_uid, sop_class_uids, sop_instance_uids)
-    SELECT pk, %(transaction_uid)s, %(sop_class_uids)s, %(sop_instance_uids)s FROM staged
+    INSERT INTO stgcmt_scp_task (task_fk, transaction_uid, sop_class_uids, sop_instance_uids, same_association_until)
+    SELECT pk, %(transaction_uid)s, %(sop_class_uids)s, %(sop_instance_uids)s,
+           CASE WHEN %(same_association_s)s > 0
+                THEN clock_timestamp() + make_interval(secs => %(same_association_s)s) END
+    FROM staged
 )
 SELECT pk FROM staged;
 
@@ -155,6 +158,43 @@ SELECT transaction_uid, sop_class_uids, sop_instance_uids FROM stgcmt_scp_task W
 -- note_verification --
 -- How many instances a report will say are not committed.
 UPDATE stgcmt_scp_task SET num_failed = %(num_failed)s WHERE task_fk = %(task_pk)s;
+
+-- offer_report --
+-- Offer a report to the process that holds the association of its request; no row: nobody holds it (any longer).
+UPDATE stgcmt_scp_task SET report = %(report)s::jsonb, taken_time = NULL, answered_status = NULL
+WHERE task_fk = %(task_pk)s AND same_association_until > clock_timestamp()
+RETURNING true;
+
+-- take_report --
+-- Take a report that is offered; whoever takes it sends it.
+UPDATE stgcmt_scp_task SET taken_time = clock_timestamp()
+WHERE task_fk = %(task_pk)s AND report IS NOT NULL AND taken_time IS NULL AND same_association_until > clock_timestamp()
+RETURNING transaction_uid, report;
+
+-- answer_report --
+-- Note how a report was answered on the association of its request.
+UPDATE stgcmt_scp_task SET answered_status = %(status)s, report = NULL, same_association_until = NULL
+WHERE task_fk = %(task_pk)s AND taken_time IS NOT NULL AND same_association_until IS NOT NULL;
+
+-- end_hold --
+-- The association of a request is over, or nothing more is sent on it.
+UPDATE stgcmt_scp_task SET report = NULL, same_association_until = NULL
+WHERE task_fk = %(task_pk)s AND same_association_until IS NOT NULL;
+
+-- offer_state --
+-- What became of an offered report: whether nobody holds the association any more, the status of its response, whether
+-- it is too late to take it, and whether whoever took it should have had its answer by now.
+SELECT same_association_until IS NULL, answered_status,
+       taken_time IS NULL AND same_association_until <= clock_timestamp(),
+       taken_time < clock_timestamp() - make_interval(secs => %(answer_s)s)
+FROM stgcmt_scp_task WHERE task_fk = %(task_pk)s;
+
+-- withdraw_report --
+-- Withdraw a report that nobody took, or whose answer is overdue; no row: somebody was faster.
+UPDATE stgcmt_scp_task SET report = NULL, same_association_until = NULL
+WHERE task_fk = %(task_pk)s AND same_association_until IS NOT NULL
+  AND (taken_time IS NULL OR taken_time < clock_timestamp() - make_interval(secs => %(answer_s)s))
+RETURNING true;
 
 -- holdings --
 -- What the archive has of some instances: one row for each copy, one without a path where there is none.
