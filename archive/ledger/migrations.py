@@ -6,7 +6,7 @@ again whenever their text changes.
 
 A process that starts applies what is `pre`, because others may still run the previous release. A
 database that has no tables yet gets everything at once; else `post` is for whoever knows that the
-previous release is gone: ``make run``, which runs alone, and ``celery -A workers migrate``.
+previous release is gone: ``make run``, which runs alone, and ``celery -A workers schema``.
 """
 
 import hashlib

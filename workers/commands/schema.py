@@ -1,4 +1,4 @@
-"""``celery -A workers migrate``: brings the ledger to the schema of this release."""
+"""``celery -A workers schema``: brings the ledger to the schema of this release."""
 
 import click
 from celery.bin.base import CeleryCommand
@@ -7,7 +7,7 @@ from workers.commands.options import examples
 from workers.commands.session import session, told
 
 
-@click.command(name="migrate", cls=CeleryCommand, epilog=examples("migrate --pre", "migrate"))
+@click.command(name="schema", cls=CeleryCommand, epilog=examples("schema --pre", "schema --check", "schema"))
 @click.option("--pre", is_flag=True, help="Only what the previous release can live with.")
 @click.option(
     "--check", is_flag=True, help="Apply nothing; exit status 1 when something is missing."
@@ -21,7 +21,7 @@ from workers.commands.session import session, told
     help="How long to wait for PostgreSQL to answer.",
 )
 @told
-def migrate(*, pre: bool, check: bool, wait_s: float) -> int:
+def schema(*, pre: bool, check: bool, wait_s: float) -> int:
     """Apply the migrations that the ledger lacks.
 
     Every process applies what the previous release can live with when it starts. What it cannot
