@@ -8,20 +8,30 @@ no failure of the task that finds it closed, which opens a new one.
 
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import AssociationAbortedError
 from workers.association import Association
 
-if TYPE_CHECKING:
-    from workers.processor import TaskContext
-
 A = TypeVar("A", bound=Association)
 T = TypeVar("T")
 
 MOST_KEPT = 32
+
+
+class Attempt(Protocol):
+    """What may ask that the use of an association ends."""
+
+    def cancelled(self) -> bool:
+        """Tell whether nothing further may be asked of a peer."""
+        ...
+
+    def on_abort(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
+        """Register what breaks a blocking call, for the time of a ``with`` block."""
+        ...
 
 
 class KeptAssociations:
@@ -62,7 +72,7 @@ class KeptAssociations:
 
     def use(
         self,
-        context: "TaskContext",
+        attempt: Attempt,
         key: Hashable,
         make: Callable[[], A],
         action: Callable[[A], T],
@@ -82,12 +92,12 @@ class KeptAssociations:
             association = make() if kept is None else cast("A", kept)
             self.keep_after_use(key, association)
             try:
-                with context.on_abort(association.shutdown):
+                with attempt.on_abort(association.shutdown):
                     association.open()
-                with association, context.on_abort(association.shutdown):
+                with association, attempt.on_abort(association.shutdown):
                     return action(association)
             except AssociationAbortedError:
-                if kept is None or context.cancelled():
+                if kept is None or attempt.cancelled():
                     raise
 
     def close(self) -> None:

@@ -1,21 +1,27 @@
 """C-STORE as fast as the network goes: file bytes to the socket in the peer's PDUs.
 
 The loop owns the socket of an established association. Memory is one read buffer whatever the
-size of the object; command set and first data leave in one segment; TCP_QUICKACK is re-armed
-while a response is awaited, because a peer with Nagle's algorithm holds the second half of its
-response back until the first is acknowledged. Whatever the peer does wrong ends the association
-with a typed error that says how many objects it had answered before.
+size of the object; what lies in a file behind the first buffer goes from the file to the socket
+in the kernel, where nothing encrypts it. Command set and first data leave in one segment;
+TCP_QUICKACK is re-armed while a response is awaited, because a peer with Nagle's algorithm holds
+the second half of its response back until the first is acknowledged. Whatever the peer does wrong
+ends the association with a typed error that says how many objects it had answered before.
 """
 
 import contextlib
+import errno
+import io
+import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import ObjectUnreadableError, PeerError, PeerTimeoutError
+from archive.model.coerced_object import Spliced
+from archive.tls.channel import TlsSocket
 from workers import dimse
 from workers.dimse import InvalidMessageError, MoveOriginator, StoreResponse
 
@@ -107,7 +113,7 @@ class StoreLoop:
         limits = self._limits
         with self._translated(request, f"took no data for {limits.stall_s:g} s (dcmSendTimeout)"):
             deadline = self._clock.monotonic() + limits.store_s
-            for buffers in self._segments(request, source):
+            for buffers in self._segments(request, source, deadline):
                 self._write(buffers, deadline)
         late = f"sent no response within {limits.response_s:g} s (dcmResponseTimeout)"
         with self._translated(request, late):
@@ -127,8 +133,13 @@ class StoreLoop:
         except OSError as error:
             raise self._broken(request) from error
 
-    def _segments(self, request: StoreRequest, source: ByteSource) -> Iterator[_Buffers]:
-        """Yield what to write: the command set with the first data, then one buffer at a time."""
+    def _segments(
+        self, request: StoreRequest, source: ByteSource, deadline: float
+    ) -> Iterator[_Buffers]:
+        """Yield what to write: the command set with the first data, then one buffer at a time.
+
+        Whole fragments that lie in a file are written on the way, all but the last.
+        """
         command = dimse.encode_store_request(
             self._message_id, request.sop_class_uid, request.sop_instance_uid, request.originator
         )
@@ -141,6 +152,48 @@ class StoreLoop:
                 chunk = self._padded(len(chunk))
             yield (*head, *self._data_pdus(request.context_id, chunk, is_end=remaining == 0))
             head = ()
+            file = self._file_behind(source)
+            if file is not None and remaining > len(self._buffer):
+                remaining -= self._pour(request, file, remaining, deadline)
+
+    def _file_behind(self, source: ByteSource) -> io.BufferedReader | None:
+        """Return the file that `source` reads, if the kernel may send it as it is."""
+        file = source.rest if isinstance(source, Spliced) else source
+        is_plain = isinstance(file, io.BufferedReader) and not isinstance(self._socket, TlsSocket)
+        return cast("io.BufferedReader", file) if is_plain else None
+
+    def _pour(
+        self, request: StoreRequest, file: io.BufferedReader, remaining: int, deadline: float
+    ) -> int:
+        """Send all fragments but the last from the file; return how many bytes they had."""
+        size = self._fragment_length
+        header = dimse.pdu_header(request.context_id, size, is_command=False, is_last=False)
+        begin = position = file.tell()
+        while begin + remaining - position > size:
+            self._socket.sendall(header, socket.MSG_MORE)
+            position += self._pour_fragment(request, file, position, deadline)
+        file.seek(position)
+        return position - begin
+
+    def _pour_fragment(
+        self, request: StoreRequest, file: io.BufferedReader, position: int, deadline: float
+    ) -> int:
+        """Send one fragment from the file and return its length."""
+        left = self._fragment_length
+        while left:
+            if self._clock.monotonic() > deadline:
+                raise BlockingIOError
+            try:
+                sent = os.sendfile(self._socket.fileno(), file.fileno(), position, left)
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    raise _unreadable(request, error) from error
+                raise
+            if not sent:
+                raise _ends_early(request)
+            position += sent
+            left -= sent
+        return self._fragment_length
 
     def _data_pdus(
         self, context_id: int, chunk: memoryview, *, is_end: bool
@@ -171,11 +224,7 @@ class StoreLoop:
         while filled < size:
             count = _read(source, self._buffer[filled:size], request)
             if not count:
-                msg = (
-                    f"the stored file of {request.sop_instance_uid} ends before the "
-                    f"{request.length} bytes that the ledger knows: restore it from a copy"
-                )
-                raise ObjectUnreadableError(msg)
+                raise _ends_early(request)
             filled += count
         return self._buffer[:size]
 
@@ -238,6 +287,14 @@ class StoreLoop:
         return f"after {self.answered} answered C-STOREs on this association"
 
 
+def _ends_early(request: StoreRequest) -> ObjectUnreadableError:
+    msg = (
+        f"the stored file of {request.sop_instance_uid} ends before the "
+        f"{request.length} bytes that the ledger knows: restore it from a copy"
+    )
+    return ObjectUnreadableError(msg)
+
+
 def _read(source: ByteSource, buffer: memoryview, request: StoreRequest) -> int:
     """Read from the file; its errors are not to be taken for the socket's.
 
@@ -249,8 +306,12 @@ def _read(source: ByteSource, buffer: memoryview, request: StoreRequest) -> int:
     try:
         return source.readinto(buffer) or 0
     except OSError as error:
-        msg = f"the stored file of {request.sop_instance_uid} cannot be read: {error.strerror}"
-        raise ObjectUnreadableError(msg) from error
+        raise _unreadable(request, error) from error
+
+
+def _unreadable(request: StoreRequest, error: OSError) -> ObjectUnreadableError:
+    msg = f"the stored file of {request.sop_instance_uid} cannot be read: {error.strerror}"
+    return ObjectUnreadableError(msg)
 
 
 def _after(buffers: _Buffers, sent: int) -> _Buffers:

@@ -76,6 +76,11 @@ class Spliced:
         self._header = memoryview(header)
         self._source = source
 
+    @property
+    def rest(self) -> Bytes | None:
+        """What follows the header, once the header has been read."""
+        return None if self._header else self._source
+
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill `buffer` as far as possible and return the number of bytes, 0 at the end."""
         if not self._header:
