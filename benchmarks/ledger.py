@@ -76,15 +76,15 @@ class NoExporters:
 
 
 @contextmanager
-def filled_ledger(count: int) -> Iterator[Ledger]:
-    """Start PostgreSQL and fill a ledger with `count` tasks."""
+def filled_server(count: int) -> Iterator[tuple[str, Ledger]]:
+    """Start PostgreSQL and fill a ledger with `count` tasks; yield its URL too."""
     with tempfile.TemporaryDirectory(prefix="dicomq-benchmark-") as directory:
         server = get_server(Path(directory) / "data")
         try:
             with Ledger(server.get_uri()) as ledger:
                 ledger.migrate()
                 _fill(ledger, count)
-                yield ledger
+                yield server.get_uri(), ledger
         finally:
             server.cleanup()
 
@@ -245,7 +245,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     print(f"filling a ledger with {arguments.tasks:,} tasks ...", flush=True)
-    with filled_ledger(arguments.tasks) as ledger:
+    with filled_server(arguments.tasks) as (_url, ledger):
         return 0 if report(measurements(ledger, arguments.tasks, arguments.rounds)) else 1
 
 

@@ -1,7 +1,7 @@
 """Queues and destinations as operators see them: how they stand, pausing and resuming them."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from archive.clock import Clock
@@ -59,6 +59,14 @@ class DestinationView:
     exporter_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Unfinished tasks: of each queue, and how many wait for each destination."""
+
+    queues: Mapping[str, QueueLoad] = field(default_factory=dict)
+    destinations: Mapping[str, int] = field(default_factory=dict)
+
+
 class Gatekeeper:
     """Looks at queues and destinations of a device, and pauses and resumes them.
 
@@ -79,11 +87,25 @@ class Gatekeeper:
         self._device_name = device_name
         self._actor = actor
 
-    def queues(self) -> list[QueueView]:
-        """Return all queues that are configured, hold unfinished tasks or are paused."""
+    def loads(self) -> Loads:
+        """Count the unfinished tasks, which takes the longer the more there are."""
+        with self._ledger.transaction() as tx:
+            return Loads(
+                gates.queue_loads(tx, self._device_name),
+                gates.destination_loads(tx, self._device_name),
+            )
+
+    def queues(self, counted: Loads | None = None) -> list[QueueView]:
+        """Return all queues that are configured, hold unfinished tasks or are paused.
+
+        Parameters
+        ----------
+        counted
+            Take these numbers instead of counting now.
+        """
         snapshot = self._source.snapshot()
         with self._ledger.transaction() as tx:
-            loads = gates.queue_loads(tx, self._device_name)
+            loads = counted.queues if counted else gates.queue_loads(tx, self._device_name)
             pauses = gates.queue_pauses(tx, self._device_name)
         names = sorted({*configured_queues(snapshot), *loads, *pauses})
         now = self._clock.now()
@@ -92,12 +114,18 @@ class Gatekeeper:
             for name in names
         ]
 
-    def destinations(self) -> list[DestinationView]:
-        """Return the destinations of exporters and tasks, and those that are paused."""
+    def destinations(self, counted: Loads | None = None) -> list[DestinationView]:
+        """Return the destinations of exporters and tasks, and those that are paused.
+
+        Parameters
+        ----------
+        counted
+            Take these numbers instead of counting now.
+        """
         snapshot = self._source.snapshot()
         with self._ledger.transaction() as tx:
             found = gates.destinations(tx, self._device_name)
-            loads = gates.destination_loads(tx, self._device_name)
+            loads = counted.destinations if counted else self._waiting(tx)
         users = exporters_by_destination(snapshot)
         return [
             DestinationView(
@@ -149,13 +177,24 @@ class Gatekeeper:
         with self._ledger.transaction() as tx:
             return [name for name in names if switch(tx, Gate(self._device_name, name))]
 
+    def _waiting(self, tx: Transaction) -> Mapping[str, int]:
+        return gates.destination_loads(tx, self._device_name)
+
     def _known_queues(self, names: Iterable[str]) -> list[str]:
-        known = {view.queue.name for view in self.queues()}
-        return _checked(names, known, "queue")
+        """Return the names; tasks are looked at only for one that is not configured."""
+        wanted = list(names)
+        known = {view.queue.name for view in self.queues(Loads())}
+        if not known.issuperset(wanted):
+            known |= {view.queue.name for view in self.queues()}
+        return _checked(wanted, known, "queue")
 
     def _known_destinations(self, titles: Iterable[str]) -> list[str]:
-        known = {view.gate.remote_aet for view in self.destinations()}
-        return _checked(titles, known | set(self._source.snapshot().remote_aes), "destination AE")
+        wanted = list(titles)
+        known = {view.gate.remote_aet for view in self.destinations(Loads())}
+        known |= set(self._source.snapshot().remote_aes)
+        if not known.issuperset(wanted):
+            known |= {view.gate.remote_aet for view in self.destinations()}
+        return _checked(wanted, known, "destination AE")
 
 
 def exporters_by_destination(snapshot: Snapshot) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from archive.configuration.descriptors import Exporter
 from archive.ledger import monitoring
 from archive.ledger.monitoring import Slice
 from workers.breaker import route_to, send_echo
+from workers.gatekeeping import Loads
 from workers.monitor.charts import by_destination, chart
 from workers.monitor.handler import JsonHandler, PageHandler
 from workers.monitor.parameters import text_of
@@ -29,10 +30,13 @@ class DestinationsPage(PageHandler):
         now = services.clock.now()
         span = self.get_query_argument("span", "hour")
         since_s, slice_s = SPANS.get(span, SPANS["hour"])
+        services.loads(wait_s=0)
         slices = services.recent.get(
             f"throughput {since_s}", since_s / 360, lambda: self._ended(since_s, slice_s)
         )
-        found = by_destination(slices)
+        found = by_destination(slices.value or ())
+        loads = services.loads()
+        gatekeeper = services.gatekeeper()
         snapshot = services.source.snapshot()
         charts = {
             title: chart(each, now, since_s=since_s, slice_s=slice_s)
@@ -41,9 +45,12 @@ class DestinationsPage(PageHandler):
         exporters = sorted(snapshot.device.exporters.values(), key=lambda each: each.exporter_id)
         return {
             "span": span if span in SPANS else "hour",
-            "destinations": services.destinations(),
+            "destinations": gatekeeper.destinations(loads.value or Loads()),
             "charts": charts,
-            "queues": services.queues(),
+            "queues": gatekeeper.queues(loads.value or Loads()),
+            "is_counted": loads.value is not None,
+            "is_drawn": slices.value is not None,
+            "age_s": loads.age_s,
             "exporters": [(each, self._windows(each)) for each in exporters],
             "problems": snapshot.problems,
             "device": snapshot.device,

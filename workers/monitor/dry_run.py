@@ -7,21 +7,17 @@ from io import BytesIO
 
 from pydicom import Dataset, dcmread
 
-from archive.configuration.changes import EntryTable
+from archive.configuration.comparing import Difference, differences, preview
 from archive.configuration.decode import Variables
 from archive.configuration.descriptors import Problem, Snapshot
 from archive.configuration.entries import Entry
 from archive.configuration.export_rules import demanded_exports
 from archive.configuration.ldif import parse_ldif
-from archive.configuration.refusals import RefusedChangeError
-from archive.configuration.schema import load_schema
 from archive.configuration.settings import Settings
 from archive.configuration.snapshot import build_snapshot
 from archive.errors import ConfigurationError, DatasetError
 from archive.model.entities import Reception
 from archive.model.task import ExportIntent
-
-SECRET_NAMES = ("password", "credential", "secret", "userpassword", "keystorepin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +36,6 @@ class RuleVerdict:
     exporter_ids: tuple[str, ...]
     fires: bool
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """An attribute of an entry that a file would change; empty values were or will be absent."""
-
-    dn: str
-    attribute: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +116,13 @@ def preview_ldif(data: bytes, entries: Iterable[Entry], settings: Settings) -> L
     """
     before = tuple(entries)
     ldif = parse_ldif(data)
-    table = EntryTable(load_schema(), before)
-    refusals = []
-    for record in ldif.records:
-        try:
-            table.apply(record)
-        except RefusedChangeError as error:
-            refusals.append(f"line {record.line}: {error}")
-    after = table.entries()
+    seen = preview(before, ldif.records)
+    refusals = (one for one in seen.applied if one.refusal is not None)
+    after = seen.entries
     old, new = _problems(before, settings), _problems(after, settings)
     return LdifPreview(
-        tuple(_differences(before, after)),
-        tuple(refusals),
+        tuple(differences(before, after)),
+        tuple(f"line {one.record.line}: {one.refusal}" for one in refusals),
         tuple(problem for problem in new if problem not in old),
         tuple(problem for problem in old if problem not in new),
         ldif.notes,
@@ -155,22 +136,3 @@ def _problems(entries: Iterable[Entry], settings: Settings) -> tuple[Problem, ..
         return build_snapshot(entries, name, variables, fingerprint="preview").problems
     except ConfigurationError as error:
         return (Problem(settings.directory, "", str(error)),)
-
-
-def _differences(before: Iterable[Entry], after: Iterable[Entry]) -> Iterable[Difference]:
-    old = {entry.dn: entry for entry in before}
-    new = {entry.dn: entry for entry in after}
-    for dn in sorted(old.keys() | new.keys()):
-        names = set(old[dn].attributes if dn in old else ())
-        names |= set(new[dn].attributes if dn in new else ())
-        for name in sorted(names):
-            was = old[dn].texts(name) if dn in old else ()
-            will = new[dn].texts(name) if dn in new else ()
-            if was != will:
-                yield Difference(dn, name, _shown(name, was), _shown(name, will))
-
-
-def _shown(name: str, values: tuple[str, ...]) -> tuple[str, ...]:
-    if any(secret in name.lower() for secret in SECRET_NAMES):
-        return tuple("(not shown)" for _ in values)
-    return values

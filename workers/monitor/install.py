@@ -97,9 +97,9 @@ def _refuse_anonymous() -> None:
 
 def _services(settings: Settings) -> Services:
     ledger = Ledger(settings.database_url, max_connections=2 * THREADS)
-    jobs = BulkJobs()
-    atexit.register(ledger.close)
-    atexit.register(jobs.close)
+    jobs, recent = BulkJobs(), Recent(SYSTEM_CLOCK)
+    for each in (ledger.close, jobs.close, recent.close):
+        atexit.register(each)
     return Services(
         settings=settings,
         ledger=ledger,
@@ -108,7 +108,7 @@ def _services(settings: Settings) -> Services:
         executor=ThreadPoolExecutor(THREADS, "pages"),
         rest_executor=ThreadPoolExecutor(REST_THREADS, "rest"),
         jobs=jobs,
-        recent=Recent(SYSTEM_CLOCK),
+        recent=recent,
         roles=_roles(),
         rest_prefix="/" + options.rest_prefix.strip("/"),
     )

@@ -8,17 +8,15 @@ from typing_extensions import override
 
 from archive.configuration.descriptors import Problem
 from archive.configuration.source import Outage
-from archive.ledger import commitments
 from archive.ledger.commitments import CommitmentGauges
 from archive.model.gates import GateState
 from archive.model.task import TaskStatus
 from archive.model.task_filter import TaskFilter, TimeRange
-from workers.gatekeeping import DestinationView, QueueView
+from workers.gatekeeping import DestinationView, Loads, QueueView
 from workers.monitor import wording
 from workers.monitor.handler import PageHandler
 
 LATE_S = 600.0
-COUNTS_AGE_S = 4.0
 _RANKS = {"bad": 0, "warn": 1, "good": 2, "gone": 3}
 
 
@@ -54,30 +52,30 @@ class OverviewPage(PageHandler):
         """Return counts by status and notices."""
         services = self.services
         now = services.clock.now()
-        counts = services.recent.get("counts", COUNTS_AGE_S, self._count)
-        with services.ledger.statement() as tx:
-            gauges = commitments.gauges(tx, services.settings.device_name)
-        queues, destinations = services.queues(), services.destinations()
+        services.start_counting()
+        counts, loads, gauges = services.counts(), services.loads(), services.gauges()
+        gatekeeper = services.gatekeeper()
+        queues = gatekeeper.queues(loads.value or Loads())
+        destinations = gatekeeper.destinations(loads.value or Loads())
         long_running = TaskFilter(
             statuses=(TaskStatus.IN_PROCESS,), updated=TimeRange(until=now - timedelta(hours=1))
         )
         notices = [
-            *task_notices(counts),
+            *task_notices(counts.value or {}),
             *long_notices(services.operations(self.actor).count(long_running)),
             *(notice for view in queues for notice in queue_notices(view, now)),
             *(notice for view in destinations for notice in destination_notices(view, now)),
-            *commitment_notices(gauges),
+            *(commitment_notices(gauges.value) if gauges.value else ()),
             *problem_notices(self.services.source.snapshot().problems),
             *outage_notices(self.services.source.outage()),
         ]
         return {
-            "counts": [(status, counts.get(status, 0)) for status in TaskStatus],
+            "counts": [(each, (counts.value or {}).get(each, 0)) for each in TaskStatus],
+            "is_counted": all(each.value is not None for each in (counts, loads, gauges)),
+            "age_s": max(counts.age_s, loads.age_s, gauges.age_s),
             "notices": sorted(notices, key=lambda notice: _RANKS[notice.tone]),
             "queues": [view for view in queues if view.load.waiting + view.load.running],
         }
-
-    def _count(self) -> dict[TaskStatus, int]:
-        return self.services.operations(self.actor).count_by_status(TaskFilter())
 
 
 def task_notices(counts: dict[TaskStatus, int]) -> list[Notice]:
