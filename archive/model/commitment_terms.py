@@ -36,12 +36,15 @@ class CommitmentTerms:
         """
         terms = _terms(text)
         try:
-            hold_s = parse_duration(terms.pop("SAME_ASSOCIATION", "PT0S"))
+            hold_s = parse_duration(terms.get("SAME_ASSOCIATION", "PT0S"))
         except InvalidValueError as error:
             msg = f"SAME_ASSOCIATION: {error}"
             raise InvalidValueError(msg) from error
-        names = terms.pop("COMMITTED_BY", "").split(",")
-        exporters = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+        names = [name.strip() for name in terms.get("COMMITTED_BY", "").split(",")]
+        exporters = tuple(dict.fromkeys(filter(None, names)))
+        if "COMMITTED_BY" in terms and not exporters:
+            msg = "COMMITTED_BY names no exporter"
+            raise InvalidValueError(msg)
         return cls(exporters, hold_s)
 
 
