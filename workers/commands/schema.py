@@ -7,7 +7,9 @@ from workers.commands.options import examples
 from workers.commands.session import session, told
 
 
-@click.command(name="schema", cls=CeleryCommand, epilog=examples("schema --pre", "schema --check", "schema"))
+@click.command(
+    name="schema", cls=CeleryCommand, epilog=examples("schema --pre", "schema --check", "schema")
+)
 @click.option("--pre", is_flag=True, help="Only what the previous release can live with.")
 @click.option(
     "--check", is_flag=True, help="Apply nothing; exit status 1 when something is missing."
