@@ -3,8 +3,10 @@
     python -m benchmarks.move [--objects 1000] [--kilobytes 512] [--rounds 3] [--archive dcmqrscp]
 
 One study lies in an external archive (dcmqrscp or Orthanc) and, purged, in dicomq. movescu asks,
-in turn, the other archive itself, dicomq as a proxy, and dicomq that has the objects sent to
-itself and passes them on; storescp takes them each time. All processes run on this host with
+in turn, the other archive itself (direct), dicomq as a proxy, dicomq that has the objects sent to
+itself and passes them on (through), and dicomq that has them by then (local); storescp takes them
+each time. Last the other archive is asked to send to dicomq and nowhere else (fetch): what a way
+through dicomq takes at least. All processes run on this host with
 durable settings; the times are those of movescu, from start to end.
 """
 
@@ -121,26 +123,52 @@ class Bench:
         used = {name: _used_s([p.pid]) for name, p in system.processes.items()}
         for process in self.processes:
             used[Path(process.log).stem] = _used_s([process.pid])
-        used["postgres"] = _used_s([p.pid for p in psutil.process_iter() if p.name() == "postgres"])
+        used["postgres"] = _used_s(_postgres(self.where / "pg"))
         return used
 
     def move(self, port: int, called_aet: str, objects: int) -> float:
         """Ask for the study and return the seconds it took."""
-        argv = ["movescu", "-v", "-S", "-aet", "MOVESCU", "-aec", called_aet, "-aem", "STORESCP"]
+        took_s, words = self._ask(port, called_aet, "STORESCP")
+        arrived = list((self.where / "received").iterdir())
+        if len(arrived) != objects:
+            msg = f"{called_aet}: {len(arrived)} of {objects} arrived\n{words}"
+            raise RuntimeError(msg + self.system.explain())
+        for path in arrived:
+            path.unlink()
+        return took_s
+
+    def fetch(self, objects: int) -> float:
+        """Have the other archive send the study to dicomq; return the seconds it took."""
+        took_s, words = self._ask(self.archive_port, "QRSCP", "DCM4CHEE")
+        with self.system.ledger.statement() as tx:
+            row = tx.execute("SELECT count(*) FROM location").fetchone()
+        if row is None or row[0] != objects:
+            msg = f"{row} of {objects} were stored\n{words}"
+            raise RuntimeError(msg + self.system.explain())
+        return took_s
+
+    def _ask(self, port: int, called_aet: str, destination: str) -> tuple[float, str]:
+        argv = ["movescu", "-v", "-S", "-aet", "MOVESCU", "-aec", called_aet, "-aem", destination]
         argv += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY}"]
         started = SYSTEM_CLOCK.monotonic()
         done = subprocess.run(
             [*argv, "127.0.0.1", str(port)], check=False, capture_output=True, text=True
         )
         took_s = SYSTEM_CLOCK.monotonic() - started
-        received = self.where / "received"
-        arrived = list(received.iterdir())
-        if done.returncode or len(arrived) != objects:
-            msg = f"{called_aet}: {len(arrived)} of {objects} arrived\n{done.stdout}{done.stderr}"
-            raise RuntimeError(msg + self.system.explain())
-        for path in arrived:
-            path.unlink()
-        return took_s
+        words = done.stdout + done.stderr
+        if done.returncode:
+            raise RuntimeError(words + self.system.explain())
+        return took_s, words
+
+
+def _postgres(data: Path) -> list[int]:
+    """Return the processes of the server on a data directory."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "postgres" and Path(process.cwd()) == data:
+                found.append(process.pid)
+    return found
 
 
 def _used_s(pids: Sequence[int]) -> float:
@@ -148,8 +176,8 @@ def _used_s(pids: Sequence[int]) -> float:
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-            total += sum(each.user + each.system for each in times)
+            times = process.cpu_times()
+            total += times.user + times.system
     return total
 
 
@@ -196,13 +224,18 @@ def run(bench_: Bench, objects: int, kilobytes: int, rounds: int) -> dict[str, l
         "proxy": partial(bench_.move, system.port, "DCM4CHEE", objects),
         "through": partial(bench_.move, system.port, "DCM4CHEE", objects),
         "local": partial(bench_.move, system.port, "DCM4CHEE", objects),
+        "fetch": partial(bench_.fetch, objects),
     }
     took: dict[str, list[float]] = {name: [] for name in ways}
+    is_through = False
+    _set_through(system, on=is_through)
     for _ in range(rounds):
         for name, way in ways.items():
-            if name != "local":
+            if name not in {"local", "direct"}:
                 bench_.purge()
-            _set_through(system, on=name == "through")
+            if (name == "through") is not is_through:
+                is_through = not is_through
+                _set_through(system, on=is_through)
             before = bench_.processor_s()
             took[name].append(way())
             after = bench_.processor_s()

@@ -7,13 +7,14 @@ it was negotiated for; it is released while nothing arrives for a while, and ope
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from archive.clock import Clock
 from archive.ledger import forwards
 from archive.ledger.connection import Ledger, Listener
-from archive.ledger.forwards import ARRIVAL_CHANNEL, FlightState
+from archive.ledger.forwards import ARRIVAL_CHANNEL, Arrival, FlightState
 from archive.model.entities import InstanceToSend
 from archive.model.retrieval_plan import MatchedInstance
 from workers.contexts import ContextPlan, ProposedContext
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 IDLE_RELEASE_S = 5.0
 """How long an association waits for the next arrival; common idle time-outs are longer."""
 
-_LOOK_S = 0.25
+GATHER_S = 0.02
+"""While objects come one after the other, what arrives in this time is read at once."""
+
+_DENSE_S = 0.1
+_REACTION_S = 0.25
+_LOOK_S = 1.0
 _GONE = "it arrived and was removed again before it could be passed on"
 
 
@@ -47,18 +53,22 @@ class ArrivalFeed:
         self,
         ledger: Ledger,
         flight_pk: int,
+        clock: Clock,
         *,
         is_wanted: Callable[[MatchedInstance], bool],
         stopped: Callable[[], bool],
     ) -> None:
         self._ledger = ledger
         self._flight_pk = flight_pk
+        self._clock = clock
         self._is_wanted = is_wanted
         self._stopped = stopped
         self._listener: Listener | None = None
         self._buffer: deque[InstanceToSend] = deque()
         self._seen: set[int] = set()
         self._last_pk = 0
+        self._has_news = True
+        self._found_at = self._looked_at = float("-inf")
         self.arrived: set[str] = set()
         self.state = FlightState(is_over=False, result=None)
 
@@ -85,38 +95,39 @@ class ArrivalFeed:
         InstanceToSend or None
             None when there is none in time, none will come, or nobody wants it any more.
         """
-        waited_s = 0.0
+        began = self._clock.monotonic()
         while not self._buffer and not self._stopped():
-            is_over = self.state.is_over
-            self._fetch(everything=is_over)
-            if self._buffer or is_over:
+            self._look()
+            waited_s = self._clock.monotonic() - began
+            if self._buffer or self.state.is_over:
                 break
-            self._refresh()
-            if self.state.is_over:
-                continue
             if timeout_s is not None and waited_s >= timeout_s:
                 break
             self._wait()
-            waited_s += _LOOK_S
         return self._buffer[0] if self._buffer else None
 
     def take(self) -> InstanceToSend:
         """Take what `peek` returned."""
         return self._buffer.popleft()
 
-    def _wait(self) -> None:
-        assert self._listener is not None  # noqa: S101 - used inside `listening`
-        self._listener.wait(_LOOK_S)
-
-    def _refresh(self) -> None:
+    def _look(self) -> None:
+        """Read what is new; without news only now and then, as a safety net."""
+        now = self._clock.monotonic()
+        if not self._has_news and now - self._looked_at < _LOOK_S:
+            return
+        self._has_news, self._looked_at = False, now
         with self._ledger.statement() as tx:
-            self.state = forwards.state(tx, self._flight_pk)
+            if not self.state.is_over:
+                self.state = forwards.state(tx, self._flight_pk)
+            found = forwards.arrivals(tx, self._flight_pk, after=self._last_pk)
+            self._add(found)
+            if self.state.is_over and forwards.count_arrivals(tx, self._flight_pk) > len(
+                self._seen
+            ):
+                # Numbers may be committed out of order.
+                self._add(forwards.arrivals(tx, self._flight_pk))
 
-    def _fetch(self, *, everything: bool) -> None:
-        """Read new arrivals; at the end all of them, as numbers may be committed out of order."""
-        with self._ledger.statement() as tx:
-            after = 0 if everything else self._last_pk
-            found = forwards.arrivals(tx, self._flight_pk, after=after)
+    def _add(self, found: Sequence[Arrival]) -> None:
         for arrival in found:
             self._last_pk = max(self._last_pk, arrival.pk)
             instance = arrival.match.instance
@@ -126,6 +137,18 @@ class ArrivalFeed:
             if self._is_wanted(arrival.match):
                 self.arrived.add(instance.sop_instance_uid)
                 self._buffer.append(instance)
+
+    def _wait(self) -> None:
+        """Wait for a notification; more that come close behind it are taken with it."""
+        assert self._listener is not None  # noqa: S101 - used inside `listening`
+        heard = self._listener.wait(_REACTION_S)
+        now = self._clock.monotonic()
+        if heard and now - self._found_at < _DENSE_S:
+            self._clock.sleep(GATHER_S)
+            heard += self._listener.wait(0)
+        own = str(self._flight_pk)
+        if any(payload == own for _, payload in heard):
+            self._has_news, self._found_at = True, now
 
 
 class _Batch:

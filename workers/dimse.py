@@ -24,7 +24,7 @@ _C_STORE_RQ = 0x0001
 _C_STORE_RSP = 0x8001
 _MEDIUM_PRIORITY = 0x0000
 _DATASET_FOLLOWS = 0x0001
-_NO_DATASET = 0x0101
+NO_DATASET = 0x0101
 
 _AFFECTED_SOP_CLASS = 0x0002
 _COMMAND_FIELD = 0x0100
@@ -86,16 +86,16 @@ def encode_store_request(
     priority = originator.priority if originator else _MEDIUM_PRIORITY
     body = b"".join(
         (
-            _element(_AFFECTED_SOP_CLASS, _uid(sop_class_uid)),
-            _element(_COMMAND_FIELD, _short(_C_STORE_RQ)),
-            _element(_MESSAGE_ID, _short(message_id)),
-            _element(_PRIORITY, _short(priority)),
-            _element(_DATASET_TYPE, _short(_DATASET_FOLLOWS)),
-            _element(_AFFECTED_SOP_INSTANCE, _uid(sop_instance_uid)),
+            encode_element(_AFFECTED_SOP_CLASS, encode_ui(sop_class_uid)),
+            encode_element(_COMMAND_FIELD, encode_us(_C_STORE_RQ)),
+            encode_element(_MESSAGE_ID, encode_us(message_id)),
+            encode_element(_PRIORITY, encode_us(priority)),
+            encode_element(_DATASET_TYPE, encode_us(_DATASET_FOLLOWS)),
+            encode_element(_AFFECTED_SOP_INSTANCE, encode_ui(sop_instance_uid)),
             *_originator_elements(originator),
         )
     )
-    return _element(0x0000, struct.pack("<L", len(body))) + body
+    return encode_element(0x0000, struct.pack("<L", len(body))) + body
 
 
 def _originator_elements(originator: MoveOriginator | None) -> tuple[bytes, ...]:
@@ -103,8 +103,8 @@ def _originator_elements(originator: MoveOriginator | None) -> tuple[bytes, ...]
         return ()
     aet = originator.aet.encode("ascii")
     return (
-        _element(_MOVE_ORIGINATOR_AET, aet + b" " if len(aet) % 2 else aet),
-        _element(_MOVE_ORIGINATOR_MESSAGE_ID, _short(originator.message_id)),
+        encode_element(_MOVE_ORIGINATOR_AET, aet + b" " if len(aet) % 2 else aet),
+        encode_element(_MOVE_ORIGINATOR_MESSAGE_ID, encode_us(originator.message_id)),
     )
 
 
@@ -125,6 +125,15 @@ def command_pdus(context_id: int, command: bytes, fragment_length: int) -> Itera
         yield fragment
 
 
+def data_pdus(context_id: int, encoded: bytes, fragment_length: int) -> Iterator[bytes]:
+    """Yield headers and fragments of a short data set, alternating."""
+    for start in range(0, len(encoded), fragment_length):
+        fragment = encoded[start : start + fragment_length]
+        is_last = start + fragment_length >= len(encoded)
+        yield pdu_header(context_id, len(fragment), is_command=False, is_last=is_last)
+        yield fragment
+
+
 def fragment_length(peer_max: int, own_max: int) -> int:
     """Return the longest even fragment that both limits allow (PS3.8 §D.1, Annex E).
 
@@ -138,7 +147,7 @@ def fragment_length(peer_max: int, own_max: int) -> int:
     InvalidMessageError
         When the peer's limit leaves no room for a fragment.
     """
-    limits = [limit for limit in (peer_max, own_max, _LONGEST_PDU) if limit]
+    limits = [limit for limit in (peer_max, own_max, LONGEST_PDU) if limit]
     length = (min(limits) - PDV_OVERHEAD) & ~1
     if length < 2:  # noqa: PLR2004  one byte would be an odd fragment
         msg = f"the peer's maximum PDU length of {peer_max} bytes leaves no room for data"
@@ -146,7 +155,7 @@ def fragment_length(peer_max: int, own_max: int) -> int:
     return length
 
 
-_LONGEST_PDU = 1 << 20
+LONGEST_PDU = 1 << 20
 _LONGEST_RESPONSE = 1 << 20
 
 
@@ -202,11 +211,16 @@ _ELEMENT_HEADER = struct.Struct("<HHL")
 class ResponseAssembler:
     """Puts the P-DATA-TF PDUs of one response together; does no input.
 
-    A data set that follows the command set, which no C-STORE-RSP should have, is dropped.
+    Attributes
+    ----------
+    data_set
+        What followed the command set, which no C-STORE-RSP should have.
     """
 
-    def __init__(self, context_id: int) -> None:
+    def __init__(self, context_id: int, limit_bytes: int = _LONGEST_RESPONSE) -> None:
+        self.data_set = bytearray()
         self._context_id = context_id
+        self._limit_bytes = limit_bytes
         self._encoded = bytearray()
         self._command: dict[int, bytes] | None = None
         self._received = 0
@@ -220,8 +234,8 @@ class ResponseAssembler:
             When the PDU does not continue one message in the expected context.
         """
         self._received += len(body)
-        if self._received > _LONGEST_RESPONSE:
-            msg = "the response is longer than 1 MiB"
+        if self._received > self._limit_bytes:
+            msg = f"the response is longer than {self._limit_bytes >> 20} MiB"
             raise InvalidMessageError(msg)
         complete = False
         for fragment in parse_fragments(body):
@@ -237,12 +251,13 @@ class ResponseAssembler:
             msg = "command and data set of the response are out of order"
             raise InvalidMessageError(msg)
         if self._command is not None:
+            self.data_set += fragment.value
             return fragment.is_last
         self._encoded += fragment.value
         if not fragment.is_last:
             return False
         self._command = parse_command(bytes(self._encoded))
-        return _number(self._command, _DATASET_TYPE, default=_NO_DATASET) == _NO_DATASET
+        return read_us(self._command, _DATASET_TYPE, default=NO_DATASET) == NO_DATASET
 
 
 def read_store_response(
@@ -255,22 +270,34 @@ def read_store_response(
     InvalidMessageError
         When it is no C-STORE-RSP, belongs to another message or names another SOP instance.
     """
-    kind = _number(command, _COMMAND_FIELD)
+    kind = read_us(command, _COMMAND_FIELD)
     if kind != _C_STORE_RSP:
         msg = f"expected a C-STORE response, received a message of command field {kind:04X}"
         raise InvalidMessageError(msg)
-    responded_to = _number(command, _MESSAGE_ID_RESPONDED_TO)
+    responded_to = read_us(command, _MESSAGE_ID_RESPONDED_TO)
     if responded_to != message_id:
         msg = f"expected the response to message {message_id}, received that to {responded_to}"
         raise InvalidMessageError(msg)
-    named = _text(command, _AFFECTED_SOP_INSTANCE)
+    named = read_text(command, _AFFECTED_SOP_INSTANCE)
     if named and named != sop_instance_uid:
         msg = f"the response to {sop_instance_uid} names another SOP instance, {named[:80]!r}"
         raise InvalidMessageError(msg)
-    return StoreResponse(_number(command, _STATUS), _text(command, _ERROR_COMMENT)[:64])
+    return StoreResponse(read_us(command, _STATUS), read_text(command, _ERROR_COMMENT)[:64])
 
 
-def _number(command: dict[int, bytes], element: int, default: int | None = None) -> int:
+def read_us(command: dict[int, bytes], element: int, default: int | None = None) -> int:
+    """Return the value of an element of VR US.
+
+    Parameters
+    ----------
+    default
+        Value of an absent element; None: it must be there.
+
+    Raises
+    ------
+    InvalidMessageError
+        When it is absent, or no number.
+    """
     value = command.get(element)
     if value is not None and len(value) == 2:  # noqa: PLR2004  VR US
         return int.from_bytes(value, "little")
@@ -280,18 +307,22 @@ def _number(command: dict[int, bytes], element: int, default: int | None = None)
     raise InvalidMessageError(msg)
 
 
-def _text(command: dict[int, bytes], element: int) -> str:
+def read_text(command: dict[int, bytes], element: int) -> str:
+    """Return the text of an element without padding; empty when it is absent."""
     return command.get(element, b"").decode("ascii", "replace").strip("\0 ")
 
 
-def _element(element: int, value: bytes) -> bytes:
+def encode_element(element: int, value: bytes) -> bytes:
+    """Return an element of a command set."""
     return _ELEMENT_HEADER.pack(0, element, len(value)) + value
 
 
-def _short(value: int) -> bytes:
+def encode_us(value: int) -> bytes:
+    """Return a value of VR US."""
     return value.to_bytes(2, "little")
 
 
-def _uid(uid: str) -> bytes:
+def encode_ui(uid: str) -> bytes:
+    """Return a value of VR UI."""
     encoded = uid.encode("ascii")
     return encoded + b"\0" if len(encoded) % 2 else encoded

@@ -206,6 +206,7 @@ class _Passage:
         feed = ArrivalFeed(
             job.context.ledger,
             flight.pk,
+            job.context.clock,
             is_wanted=self._is_wanted,
             stopped=job.context.cancelled,
         )
@@ -269,7 +270,7 @@ class _Passage:
         until = context.clock.monotonic() + LATE_S
         while not context.cancelled() and context.clock.monotonic() < until:
             with context.ledger.statement() as tx:
-                if len(forwards.arrivals(tx, flight.pk)) >= counted:
+                if forwards.count_arrivals(tx, flight.pk) >= counted:
                     return
             context.wait(_LATE_LOOK_S)
 

@@ -5,20 +5,16 @@ dcmRetrieveTimeout, or responses that have reported no progress for `STALLED_FAC
 long. Whatever the peer does, the iteration ends: with its final response or with an error.
 """
 
-import contextlib
-import queue
 import select
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 
-from pydicom.multival import MultiValue
-from pynetdicom.dimse_primitives import C_CANCEL, C_MOVE
-from pynetdicom.dsutils import decode, encode
+from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
 from archive.clock import SYSTEM_CLOCK, Clock
-from archive.errors import NoAcceptedContextError, PeerTimeoutError
+from archive.errors import NoAcceptedContextError, PeerError, PeerTimeoutError
 from archive.model.retrieval import (
     STUDY_ROOT_MOVE,
     RetrieveIdentifier,
@@ -28,16 +24,17 @@ from archive.model.retrieval import (
     SubOperations,
     identifier_dataset,
 )
-from workers.association import Association
+from workers import dimse
+from workers.association import AcceptedContext, Association
 from workers.contexts import EXPLICIT_VR_LE, IMPLICIT_VR_LE, ProposedContext
 from workers.dimse import InvalidMessageError
+from workers.move_messages import MoveResponses, PduBuffer, encode_cancel, encode_move_request
 from workers.route import Route
 
 PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
 STALLED_FACTOR = 6
 _REACTION_S = 0.1
-_PAUSE_S = 0.005
-_SEND_DELAY_S = 0.02
+_RECEIVE_BYTES = 1 << 16
 _RELATIONAL = b"\x01"
 _SYNTAXES = (IMPLICIT_VR_LE, EXPLICIT_VR_LE)
 
@@ -77,25 +74,6 @@ class MoveAssociation(Association):
         item.sop_class_uid = sop_class_uid
         item.service_class_application_information = _RELATIONAL
         self._requestor.requestor.add_negotiation_item(item)
-        self._read_at_once()
-
-    def _read_at_once(self) -> None:
-        """Have pynetdicom's reactor sleep on the socket instead of polling.
-
-        Archives that send a pending response per object send hundreds a second; polled, they
-        would pile up and the final response come late.
-        """
-        dul, sock = self._requestor.dul, self._socket
-        look = dul._is_transport_event  # noqa: SLF001
-
-        def wait_and_look() -> bool:
-            idle = dul.to_provider_queue.empty() and dul.event_queue.empty()
-            if idle and sock.fileno() >= 0:
-                select.select([sock], [], [], _SEND_DELAY_S)
-            return look()
-
-        dul._is_transport_event = wait_and_look  # type: ignore[method-assign]  # noqa: SLF001
-        dul._run_loop_delay = 0  # noqa: SLF001
 
     def move(
         self, request: MoveRequest, should_cancel: Callable[[], bool]
@@ -117,110 +95,123 @@ class MoveAssociation(Association):
         InvalidMessageError
             When it sends anything but responses to this request.
         """
-        with self._paused_reactor():
-            context_id = self._send_request(request)
+        with self.exclusive_socket() as sock:
+            exchange = _Exchange(self, sock, request)
             waiting = _Waiting(self._clock, self.route)
+            exchange.ask()
             while True:
-                response = self._next_response(waiting.next_look_s)
-                if response is not None:
-                    result = self._read(response, request)
+                result = exchange.next_response(waiting.next_look_s)
+                if result is not None:
                     waiting.responded(result.counts)
                     yield result
                     if result.status != RetrieveStatus.PENDING:
-                        return
-                elif should_cancel() and not waiting.is_canceled:
-                    self._send_cancel(request, context_id)
+                        break
+                if should_cancel() and not waiting.is_canceled:
+                    exchange.cancel()
                     waiting.canceled()
                 waiting.check()
+        if exchange.has_more:
+            self.shutdown()  # what was read already, such as an A-ABORT, pynetdicom cannot see
 
-    @contextlib.contextmanager
-    def _paused_reactor(self) -> Iterator[None]:
-        """Keep pynetdicom's association thread from taking responses for requests."""
-        requestor = self._requestor
-        requestor._reactor_checkpoint.clear()  # noqa: SLF001
-        try:
-            while not requestor._is_paused and requestor.is_alive():  # noqa: SLF001
-                self._clock.sleep(_PAUSE_S)
-            yield
-        finally:
-            requestor._reactor_checkpoint.set()  # noqa: SLF001
+    def context(self, sop_class_uid: str) -> AcceptedContext:
+        """Return the presentation context for a model.
 
-    def _send_request(self, request: MoveRequest) -> int:
-        """Send the request and return the ID of its presentation context."""
-        context = next(
-            (each for each in self.accepted if each.sop_class_uid == request.sop_class_uid), None
+        Raises
+        ------
+        NoAcceptedContextError
+            When the peer did not accept it.
+        """
+        for each in self.accepted:
+            if each.sop_class_uid == sop_class_uid:
+                return each
+        msg = f"{self.route} did not accept C-MOVE of model {sop_class_uid}"
+        raise NoAcceptedContextError(msg)
+
+
+class _Exchange:
+    """One request and its responses on a socket."""
+
+    def __init__(
+        self, association: MoveAssociation, sock: socket.socket, request: MoveRequest
+    ) -> None:
+        self._association = association
+        self._socket = sock
+        self._request = request
+        self._context = association.context(request.sop_class_uid)
+        self._implicit = self._context.transfer_syntax_uid == IMPLICIT_VR_LE
+        self._received = PduBuffer()
+        self._responses = MoveResponses(
+            self._context.context_id, request.message_id, implicit=self._implicit
         )
-        if context is None:
-            msg = f"{self.route} did not accept C-MOVE of model {request.sop_class_uid}"
-            raise NoAcceptedContextError(msg)
-        message = C_MOVE()
-        message.MessageID = request.message_id
-        message.AffectedSOPClassUID = request.sop_class_uid
-        message.Priority = request.priority
-        message.MoveDestination = request.destination_aet
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes came behind the last response."""
+        return bool(len(self._received))
+
+    def ask(self) -> None:
+        """Send the request."""
+        request = self._request
+        command = encode_move_request(
+            request.message_id, request.sop_class_uid, request.destination_aet, request.priority
+        )
         dataset = identifier_dataset(request.identifier)
-        implicit = context.transfer_syntax_uid == IMPLICIT_VR_LE
-        message.Identifier = BytesIO(encode(dataset, implicit, True) or b"")  # noqa: FBT003
-        if not self._requestor.is_established:
-            raise self.broken_error(when="before the C-MOVE request")
-        self._requestor.dimse.send_msg(message, context.context_id)
-        return context.context_id
+        identifier = encode(dataset, self._implicit, True) or b""  # noqa: FBT003
+        self._send(command, identifier)
 
-    def _send_cancel(self, request: MoveRequest, context_id: int) -> None:
-        cancel = C_CANCEL()
-        cancel.MessageIDBeingRespondedTo = request.message_id
-        self._requestor.dimse.send_msg(cancel, context_id)
+    def cancel(self) -> None:
+        """Send a C-CANCEL."""
+        self._send(encode_cancel(self._request.message_id), b"")
 
-    def _next_response(self, timeout_s: float) -> C_MOVE | None:
-        """Return the next response, None when there is none yet."""
+    def next_response(self, timeout_s: float) -> RetrieveResult | None:
+        """Return the next response, None when there is none yet.
+
+        Raises
+        ------
+        AssociationAbortedError
+            When the association ended.
+        InvalidMessageError
+            When something else came.
+        """
         try:
-            _, message = self._requestor.dimse.msg_queue.get(timeout=timeout_s)
-        except queue.Empty:
-            if self._requestor.dul.is_alive():
-                return None
-            raise self.broken_error(when="before the final C-MOVE response") from None
-        if message is None:
-            raise self.broken_error(when="before the final C-MOVE response")
-        if not isinstance(message, C_MOVE) or not message.is_valid_response:
-            msg = f"{self.route} sent a {type(message).__name__} instead of a C-MOVE response"
-            raise InvalidMessageError(msg)
-        return message
+            while True:
+                while (pdu := self._received.next()) is not None:
+                    if pdu.kind in {dimse.A_ABORT, dimse.A_RELEASE_RQ}:
+                        raise self._broken()
+                    if (result := self._responses.feed(pdu)) is not None:
+                        return result
+                if not self._poll.poll(1000 * timeout_s):
+                    return None
+                self._receive()
+        except InvalidMessageError as error:
+            msg = f"{self._association.route} broke the protocol: it sent {error}"
+            raise InvalidMessageError(msg) from error
 
-    def _read(self, response: C_MOVE, request: MoveRequest) -> RetrieveResult:
-        if response.MessageIDBeingRespondedTo != request.message_id:
-            msg = (
-                f"{self.route} responded to message {response.MessageIDBeingRespondedTo} "
-                f"instead of {request.message_id}"
-            )
-            raise InvalidMessageError(msg)
-        counts = SubOperations(
-            remaining=response.NumberOfRemainingSuboperations or 0,
-            completed=response.NumberOfCompletedSuboperations or 0,
-            failed=response.NumberOfFailedSuboperations or 0,
-            warning=response.NumberOfWarningSuboperations or 0,
-        )
-        implicit = self.accepted[0].transfer_syntax_uid == IMPLICIT_VR_LE
-        return RetrieveResult(
-            int(response.Status or 0),
-            counts,
-            failed_uids(response.Identifier, implicit=implicit),
-            str(response.ErrorComment or ""),
-        )
+    def _receive(self) -> None:
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            piece = self._socket.recv(_RECEIVE_BYTES)
+        except OSError as error:
+            raise self._broken() from error
+        if not piece:
+            raise self._broken()
+        self._received.feed(piece)
 
+    def _send(self, command: bytes, identifier: bytes) -> None:
+        association, context_id = self._association, self._context.context_id
+        length = dimse.fragment_length(association.peer_max_pdu_length, 0)
+        pdus = [*dimse.command_pdus(context_id, command, length)]
+        if identifier:
+            pdus += dimse.data_pdus(context_id, identifier, length)
+        try:
+            self._socket.sendall(b"".join(pdus))
+        except OSError as error:
+            raise self._broken() from error
 
-def failed_uids(identifier: BytesIO | None, *, implicit: bool) -> tuple[str, ...]:
-    """Return the Failed SOP Instance UID List (0008,0058) of a response; none if unreadable."""
-    if identifier is None:
-        return ()
-    try:
-        dataset = decode(identifier, implicit, True)  # noqa: FBT003
-        value = dataset.get("FailedSOPInstanceUIDList")
-    except (ValueError, NotImplementedError, KeyError, AttributeError, OSError):
-        return ()  # the counters say how many failed all the same
-    if not value:
-        return ()
-    values = value if isinstance(value, MultiValue) else [value]
-    return tuple(str(each) for each in values)
+    def _broken(self) -> PeerError:
+        return self._association.broken_error(when="before the final C-MOVE response")
 
 
 class _Waiting:

@@ -1,7 +1,7 @@
 """Retrieve tasks: this archive as C-MOVE SCU, for one study, series or instance (PS3.4 §C.4.2.3).
 
-Every response of the other archive is written down when it comes. A cancel sends a C-CANCEL and
-waits for the final response.
+The other archive's responses are written down as they come, at most four a second. A cancel sends
+a C-CANCEL and waits for the final response.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,9 @@ from workers.route import find_route, local_ae, remote_ae
 if TYPE_CHECKING:
     from archive.configuration.descriptors import NetworkAE
     from workers.processor import TaskContext
+
+NOTE_EVERY_S = 0.25
+"""Responses are written down at most so often."""
 
 _WANTED_BY = "a retrieve task"
 
@@ -36,17 +39,46 @@ def perform_request(task: Task, request: RetrieveRequest, context: "TaskContext"
     move = MoveRequest(request.identifier, request.destination_aet, priority=request.priority)
     association = MoveAssociation(find_route(local, remote), move.sop_class_uid, context.clock)
     final: RetrieveResult | None = None
+    notes = _Notes(task, context)
     with context.on_abort(association.shutdown), association:
-        for response in association.move(move, context.cancelled):
+        for response in association.move(move, notes.cancelled):
             final = response
-            with context.ledger.statement() as tx:
-                retrievals.note(tx, task, response, status=response.status)
+            notes.take(response)
     assert final is not None  # noqa: S101 - the iteration ends with a response or an error
+    notes.write()
     subject = (
         f"C-MOVE of {request.identifier.words()} from {task.remote_aet} "
         f"to {request.destination_aet}"
     )
     return outcome_of(subject, final, local, cancelled=context.cancelled())
+
+
+class _Notes:
+    """Writes responses down: of many that come in a moment the latest, and always the last."""
+
+    def __init__(self, task: Task, context: "TaskContext") -> None:
+        self._task = task
+        self._context = context
+        self._unwritten: RetrieveResult | None = None
+        self._written_at = float("-inf")
+
+    def take(self, response: RetrieveResult) -> None:
+        """Remember a response."""
+        self._unwritten = response
+
+    def cancelled(self) -> bool:
+        """Tell whether to cancel; called after each response and while none comes."""
+        if self._context.clock.monotonic() - self._written_at >= NOTE_EVERY_S:
+            self.write()
+        return self._context.cancelled()
+
+    def write(self) -> None:
+        """Write the latest response down, unless that was done."""
+        response, self._unwritten = self._unwritten, None
+        if response is not None:
+            with self._context.ledger.statement() as tx:
+                retrievals.note(tx, self._task, response, status=response.status)
+            self._written_at = self._context.clock.monotonic()
 
 
 def outcome_of(

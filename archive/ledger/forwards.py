@@ -123,6 +123,13 @@ def arrivals(tx: Transaction, forward_pk: int, *, after: int = 0) -> list[Arriva
     ]
 
 
+def count_arrivals(tx: Transaction, forward_pk: int) -> int:
+    """Return how many objects arrived for a forwarded C-MOVE."""
+    query = load_queries("forwards")["count_arrivals"]
+    row = tx.execute(query, {"forward_pk": forward_pk}).fetchone()
+    return int(row[0]) if row else 0
+
+
 def note(tx: Transaction, forward_pk: int, counts: SubOperations) -> None:
     """Write the other archive's latest counters down, for those who joined."""
     parameters = {"forward_pk": forward_pk, **asdict(counts)}
