@@ -10,7 +10,7 @@ from archive.model.coerced_object import Delivery, coerced
 from archive.model.coercion import Occasion
 from archive.model.conditions import AssociationFacts
 from archive.model.entities import InstanceToSend
-from scp.store import Session
+from scp.session import Session
 
 
 class SentCoercer:

@@ -7,6 +7,7 @@ object. Every announced length is checked against the bytes that are there.
 
 import struct
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
@@ -84,18 +85,25 @@ class Source:
     is_whole: bool = True
 
 
-def walk(source: Source, encoding: Encoding) -> dict[int, Element]:
+def walk(
+    source: Source, encoding: Encoding, wanted: AbstractSet[int] | None = None
+) -> dict[int, Element]:
     """Return the elements before the pixel data, by tag.
 
     The walk also ends before per-frame functional groups of undefined length, which can be
     megabytes of nested items and hold nothing that is indexed.
+
+    Parameters
+    ----------
+    wanted
+        Tags of interest; the others are left out. None takes all.
 
     Raises
     ------
     DatasetError
         When the bytes are not a data set in this encoding, or end early.
     """
-    return _Walk(source, encoding).run()
+    return _Walk(source, encoding, wanted).run()
 
 
 class _Head(NamedTuple):
@@ -110,9 +118,10 @@ class _Head(NamedTuple):
 class _Walk:
     """One walk over a data set."""
 
-    def __init__(self, source: Source, encoding: Encoding) -> None:
+    def __init__(self, source: Source, encoding: Encoding, wanted: AbstractSet[int] | None) -> None:
         self._source = source
         self._encoding = encoding
+        self._wanted = wanted
         order = "<" if encoding.is_little_endian else ">"
         self._implicit_head = struct.Struct(f"{order}HHL").unpack_from
         self._explicit_head = struct.Struct(f"{order}HH2sH").unpack_from
@@ -121,6 +130,7 @@ class _Walk:
         self._window_at = 0
         self._kept = 0
         self._seen = 0
+        self._top_level = 0
 
     def run(self) -> dict[int, Element]:
         elements: dict[int, Element] = {}
@@ -128,7 +138,7 @@ class _Walk:
         while (position := self._take_short(elements, position)) < self._source.length:
             if not self._source.is_whole and position + 12 > self._source.length:
                 break
-            if len(elements) > _MAX_TOP_LEVEL:
+            if self._top_level > _MAX_TOP_LEVEL:
                 self._fail(position, f"more than {_MAX_TOP_LEVEL} elements in the data set")
             head = self._head(position, self._encoding.is_implicit)
             if head.tag in _PIXEL_DATA:
@@ -141,7 +151,9 @@ class _Walk:
                     position, f"({head.tag >> 16:04X},{head.tag & 0xFFFF:04X}) may not be here"
                 )
             element, position = self._element(head)
-            elements.setdefault(head.tag, element)
+            self._top_level += 1
+            if self._wanted is None or head.tag in self._wanted:
+                elements.setdefault(head.tag, element)
         return elements
 
     def _take_short(self, elements: dict[int, Element], position: int) -> int:
@@ -153,18 +165,19 @@ class _Walk:
         if self._encoding.is_implicit or self._kept > _KEPT_TOTAL:
             return position
         window, shift = self._window, self._window_at
-        at, end = position - shift, len(self._window) - 8
+        head_of, wanted = self._explicit_head, self._wanted
+        at, end, count = position - shift, len(window) - 8, 0
         while 0 <= at <= end:
-            group, element, vr, length = self._explicit_head(window, at)
-            value_at = at + 8
-            after = value_at + length
+            group, element, vr, length = head_of(window, at)
+            after = at + 8 + length
             if vr not in _SHORT_VRS or group < _FIRST_GROUP or after > end:
                 break
             tag = group << 16 | element
-            if tag not in elements:
-                value = window[value_at:after]
-                elements[tag] = Element(tag, _VR_NAMES[vr], value, value_at + shift)
+            if (wanted is None or tag in wanted) and tag not in elements:
+                elements[tag] = Element(tag, _VR_NAMES[vr], window[at + 8 : after], at + 8 + shift)
             at = after
+            count += 1
+        self._top_level += count
         self._kept += max(0, at + shift - position)
         return max(position, at + shift)
 
@@ -177,7 +190,9 @@ class _Walk:
             end = value_end = head.value_at + head.length
             self._check_end(head, end)
         vr = _VR_NAMES.get(head.vr) or head.vr.decode("ascii") or None
-        value = self._kept_value(head.value_at, value_end)
+        value = None
+        if self._wanted is None or head.tag in self._wanted:
+            value = self._kept_value(head.value_at, value_end)
         return Element(head.tag, vr, value, head.value_at, head.length == _UNDEFINED), end
 
     def _kept_value(self, start: int, end: int) -> bytes | None:

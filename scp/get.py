@@ -53,7 +53,7 @@ from scp.retrieve import (
     refuse,
 )
 from scp.retrieve_exchange import RetrieveExchange, RetrieveRequest
-from scp.store import Session
+from scp.session import Session
 
 DEFAULT_RESPONSE_S: Final = 60.0
 _NO_FILE: Final = "no copy of the object is left here; use C-MOVE, which fetches it"

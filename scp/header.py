@@ -6,7 +6,8 @@ before them are walked, once, and only the values that somebody asks for are dec
 
 import zlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from pydicom.charset import decode_bytes, default_encoding, python_encoding
@@ -18,6 +19,7 @@ from pydicom.valuerep import TEXT_VR_DELIMS
 from archive.errors import DatasetError, InvalidValueError
 from archive.model.entities import ObjectAttributes
 from archive.model.identifiers import check_uid
+from archive.model.query import Level, further_of
 from scp.dimse import StoreRequest
 from scp.elements import Element, Encoding, Source, walk
 from scp.further import FURTHER_TAGS, further_attributes
@@ -61,6 +63,44 @@ _ROWS: Final = 0x00280010
 _COLUMNS: Final = 0x00280011
 _STUDY_INSTANCE_UID: Final = 0x0020000D
 _SERIES_INSTANCE_UID: Final = 0x0020000E
+_OWN_TEXTS: Final = frozenset(
+    {"instance_number", "content_date", "content_time", "number_of_frames"}
+)
+_OWN_FIELDS: Final = (
+    "sop_class_uid",
+    "sop_instance_uid",
+    "transfer_syntax_uid",
+    "rows",
+    "columns",
+)
+_OWN_FURTHER: Final = tuple(sorted(each.tag for each in further_of(Level.IMAGE)))
+"""Further attributes of the object itself."""
+
+_PARENTS: Final = tuple(
+    sorted(
+        {tag for name, tag in _TEXTS.items() if name not in _OWN_TEXTS}
+        | (FURTHER_TAGS - set(_OWN_FURTHER))
+        | {_SPECIFIC_CHARACTER_SET, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID}
+    )
+)
+PARENT_TAGS: Final = frozenset(_PARENTS)
+"""Elements that say of which patient, study and series an object is, and what the index keeps."""
+
+INDEXED_TAGS: Final = (
+    PARENT_TAGS
+    | set(_TEXTS.values())
+    | set(_OWN_FURTHER)
+    | {_ROWS, _COLUMNS, _SOP_CLASS_UID, _SOP_INSTANCE_UID}
+)
+"""Elements that the index is made of."""
+
+RawValues = tuple[tuple[str | None, bytes | None] | None, ...]
+"""VR and encoded value of some elements, None for one that is absent."""
+
+
+_PARENT_FIELDS: Final = tuple(
+    each.name for each in fields(ObjectAttributes) if each.name not in {*_OWN_TEXTS, *_OWN_FIELDS}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +118,7 @@ class Header:
         RefusedObjectError
             When a UID is missing, is not a UID, or is not the one the request names (A900).
         """
-        self._check_same(_SOP_CLASS_UID, "SOP Class UID", request.sop_class_uid)
-        self._check_same(_SOP_INSTANCE_UID, "SOP Instance UID", request.sop_instance_uid)
+        self.check_same(request)
         return ObjectAttributes(
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
@@ -92,8 +131,54 @@ class Header:
             **{name: self._text(tag) for name, tag in _TEXTS.items()},
         )
 
-    def _further(self) -> dict[str, dict[str, Any]]:
-        present = FURTHER_TAGS & self.elements.keys()
+    def attributes_like(
+        self, sibling: ObjectAttributes, request: StoreRequest, transfer_syntax_uid: str
+    ) -> ObjectAttributes:
+        """Return the indexed attributes of an object with the same `parents` as `sibling`.
+
+        The object was checked with `check_same`. Its further attributes are those of the sibling:
+        see `own_further`.
+        """
+        shared: dict[str, Any] = {name: getattr(sibling, name) for name in _PARENT_FIELDS}
+        shared.update((name, self._text(_TEXTS[name])) for name in _OWN_TEXTS)
+        return ObjectAttributes(
+            **shared,
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            rows=self._number(_ROWS),
+            columns=self._number(_COLUMNS),
+        )
+
+    def check_same(self, request: StoreRequest) -> None:
+        """Check that the data set names the same object as the command (PS3.4 §B.2.3).
+
+        Raises
+        ------
+        RefusedObjectError
+            When it has no such UID or another one (A900).
+        """
+        self._check_same(_SOP_CLASS_UID, "SOP Class UID", request.sop_class_uid)
+        self._check_same(_SOP_INSTANCE_UID, "SOP Instance UID", request.sop_instance_uid)
+
+    def parents(self) -> RawValues:
+        """Return the encoded values of `PARENT_TAGS`, equal for objects of one series."""
+        return self._raw_values(_PARENTS)
+
+    def own_further(self) -> RawValues:
+        """Return the encoded values of the object's own further attributes."""
+        return self._raw_values(_OWN_FURTHER)
+
+    def _raw_values(self, tags: tuple[int, ...]) -> RawValues:
+        elements = map(self.elements.get, tags)
+        return tuple([each and (each.vr, each.value) for each in elements])
+
+    def further_of_object(self) -> dict[str, Any]:
+        """Return the further attributes of the object itself in the DICOM JSON model."""
+        return self._further(_OWN_FURTHER).get("instance", {})
+
+    def _further(self, tags: Collection[int] = FURTHER_TAGS) -> dict[str, dict[str, Any]]:
+        present = self.elements.keys() & tags
         return further_attributes(self._subset(present | {_SPECIFIC_CHARACTER_SET}))
 
     def dataset(self, tags: Collection[int] | None = None) -> Dataset:
@@ -138,7 +223,6 @@ class Header:
             raise RefusedObjectError(StoreStatus.DATA_SET_MISMATCH, str(error)) from error
 
     def _check_same(self, tag: int, name: str, requested: str) -> None:
-        """Check that the data set names the same object as the command (PS3.4 §B.2.3)."""
         found = self._uid(tag, name)
         if found != requested:
             msg = f"{name} {found} of the data set is not {requested} of the request"
@@ -172,7 +256,12 @@ class Header:
         return [name or default_encoding for name in names]
 
 
-def read_header(read: Callable[[int, int], bytes], length: int, transfer_syntax_uid: str) -> Header:
+def read_header(
+    read: Callable[[int, int], bytes],
+    length: int,
+    transfer_syntax_uid: str,
+    wanted: AbstractSet[int] | None = None,
+) -> Header:
     """Read the elements of a received data set up to its pixel data.
 
     Parameters
@@ -181,6 +270,8 @@ def read_header(read: Callable[[int, int], bytes], length: int, transfer_syntax_
         Returns up to so many bytes from a position of the encoded data set.
     length
         Bytes of the encoded data set.
+    wanted
+        Tags of interest, None for all.
 
     Raises
     ------
@@ -194,7 +285,7 @@ def read_header(read: Callable[[int, int], bytes], length: int, transfer_syntax_
     source = Source(read, length)
     if transfer_syntax_uid in _DEFLATED:
         source = _inflated(read, length)
-    return Header(walk(source, encoding), encoding)
+    return Header(walk(source, encoding, wanted), encoding)
 
 
 def _inflated(read: Callable[[int, int], bytes], length: int) -> Source:

@@ -19,7 +19,7 @@ from archive.model.identifiers import check_uid
 from archive.model.procedure_step import StepStatus, produced_instances, status_of, study_of
 from archive.telemetry import log_event
 from scp.commitment import NormalizedStatus, RefusedRequestError
-from scp.store import Session
+from scp.session import Session
 
 NO_LONGER_UPDATED: Final = "Performed Procedure Step Object may no longer be updated"
 _log = logging.getLogger(__name__)

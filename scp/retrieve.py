@@ -30,7 +30,7 @@ from archive.model.task import TaskStatus
 from archive.telemetry import log_event
 from scp.retrieve_exchange import RetrieveExchange, RetrieveRequest
 from scp.retrieve_watch import RetrieveWatch
-from scp.store import Session
+from scp.session import Session
 
 RETRIEVE_REQUESTED: Final = "scp.retrieve-requested"
 RETRIEVE_ENDED: Final = "scp.retrieve-ended"

@@ -1,20 +1,18 @@
 """The C-STORE service: from a complete data set to a durable, indexed object (PS3.4 Annex B).
 
-Order of work, and what a crash at each point leaves: header checked (temporary file) → file
-durable under its final path, marked in doubt (file without row, swept) → one transaction with
-index rows and the tasks that the export rules demand (file and row: the object is there although
-its sender got no answer and will send it again) → mark removed → response.
+Order of work, and what a crash at each point leaves: header checked (temporary file, or nothing) →
+file under its final path, marked in doubt, then durable (file without row, swept) → one
+transaction with index rows and the tasks that the export rules demand (file and row: the object is
+there although its sender got no answer and will send it again) → mark removed → response. On the
+short way (`scp.known`) the transaction runs while the file is made durable and commits after.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from archive import telemetry
 from archive.clock import Clock
-from archive.configuration.announcements import announcements
-from archive.configuration.descriptors import NetworkAE, Snapshot
-from archive.configuration.export_rules import demanded_exports
 from archive.errors import (
     ConfigurationError,
     InvalidValueError,
@@ -26,65 +24,26 @@ from archive.ledger.connection import Ledger
 from archive.ledger.objects import store_object
 from archive.model.entities import (
     ObjectAttributes,
-    OverwritePolicy,
-    Reception,
     StoredFile,
     StorePolicy,
     StoreResult,
 )
 from archive.model.identifiers import check_uid
 from archive.model.task import ExportIntent
-from archive.storage.base import IncomingFile, Storage, Storages
 from archive.storage.part10 import FileMeta, encode_file_header
 from archive.telemetry import checkpoint, log_event
-from scp.coercing import CoercedReception, Receiver, ReceptionCoercer, receiving_rules
+from scp.coercing import CoercedReception, Receiver, ReceptionCoercer
 from scp.dimse import StoreRequest
 from scp.header import Header, read_header
+from scp.known import Incoming, ShortWay, demanded
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
+from scp.session import Session
 from scp.statuses import RefusedObjectError, StoreStatus
+
+__all__ = ["Incoming", "Session", "StoreService", "check_request"]
 
 _CONFLICT_ATTEMPTS: Final = 4
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What holds for all objects of one association: configuration and peer, as of its start.
-
-    Attributes
-    ----------
-    rule_tags
-        Elements that the conditions of the rules look at; nothing else of an object is decoded.
-    """
-
-    snapshot: Snapshot
-    ae: NetworkAE
-    storages: Storages
-    calling_aet: str
-    called_aet: str
-    calling_host: str
-    rule_tags: frozenset[int] = frozenset()
-
-    def reception(self, request: StoreRequest) -> Reception:
-        """Return from whom and as whom an object of this association is received."""
-        return Reception(
-            calling_aet=self.calling_aet,
-            called_aet=self.called_aet,
-            calling_host=self.calling_host,
-            move_originator_aet=request.move_originator_aet,
-            move_originator_message_id=request.move_originator_message_id,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """An object whose data set is arriving."""
-
-    request: StoreRequest
-    transfer_syntax_uid: str
-    session: Session
-    storage: Storage
-    file: IncomingFile
 
 
 class StoreService:
@@ -94,6 +53,11 @@ class StoreService:
         self._ledger = ledger
         self._clock = clock
         self._coercer = ReceptionCoercer(ledger, clock)
+        self._short_way = ShortWay(ledger, clock)
+
+    def close(self) -> None:
+        """Close connections to the ledger that are its own."""
+        self._short_way.close()
 
     def begin(self, session: Session, request: StoreRequest, context: tuple[str, str]) -> Incoming:
         """Start a file for the object that `request` announces.
@@ -112,15 +76,14 @@ class StoreService:
         """
         abstract_syntax, transfer_syntax_uid = context
         check_request(request, abstract_syntax)
-        storage = writable_storage(session)
         meta = FileMeta(
             request.sop_class_uid,
             request.sop_instance_uid,
             transfer_syntax_uid,
             session.calling_aet,
         )
-        file = storage.create(encode_file_header(meta), transfer_syntax_uid)
-        return Incoming(request, transfer_syntax_uid, session, storage, file)
+        file = session.storage.create(encode_file_header(meta), transfer_syntax_uid)
+        return Incoming(request, transfer_syntax_uid, session, file)
 
     def store(self, incoming: Incoming) -> StoreResult:
         """Make a completely received object safe; afterwards 0000 may be answered.
@@ -132,30 +95,38 @@ class StoreService:
             commit, whose result nobody knows, the file stays in doubt until the next sweep.
         """
         checkpoint(telemetry.CHECKPOINT_OBJECT_RECEIVED)
-        file = incoming.file
-        header = read_header(file.read, file.dataset_length, incoming.transfer_syntax_uid)
+        session, file = incoming.session, incoming.file
+        header = read_header(
+            file.read, file.dataset_length, incoming.transfer_syntax_uid, session.wanted_tags
+        )
+        header.check_same(incoming.request)
+        placed = None
+        if not session.receiving_rules and incoming.request.sop_class_uid != KEY_OBJECT_SELECTION:
+            placed = self._short_way.store(incoming, header)
+        if placed is None or placed.result is None:
+            return self._store_anew(incoming, header, placed.file if placed else None)
+        checkpoint(telemetry.CHECKPOINT_COMMITTED)
+        self._tidy(incoming, placed.result)
+        log_stored(incoming, placed.attributes, placed.result)
+        return placed.result
+
+    def _store_anew(
+        self, incoming: Incoming, header: Header, stored: StoredFile | None
+    ) -> StoreResult:
+        """Store an object the long way; `stored` is its file if that is durable already."""
         attributes = header.attributes(incoming.request, incoming.transfer_syntax_uid)
-        intents = self._demanded(incoming, header)
+        intents = demanded(incoming.session, header, incoming.request, self._clock)
         coerced = self._coerced(incoming, header, attributes)
-        stored = file.commit(attributes)
-        checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
+        if stored is None:
+            stored = incoming.file.commit(attributes)
+            checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
         result = self._record(incoming, coerced, stored, intents)
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
         self._tidy(incoming, result)
         log_stored(incoming, attributes, result)
+        if not incoming.session.receiving_rules:
+            self._short_way.learn(incoming, header, attributes)
         return result
-
-    def _demanded(self, incoming: Incoming, header: Header) -> tuple[ExportIntent, ...]:
-        session = incoming.session
-        if not session.ae.export_rules and not session.snapshot.device.export_rules:
-            return ()
-        return demanded_exports(
-            session.snapshot,
-            session.ae,
-            header.dataset(session.rule_tags),
-            session.reception(incoming.request),
-            self._clock.now(),
-        )
 
     def _coerced(
         self, incoming: Incoming, header: Header, attributes: ObjectAttributes
@@ -163,7 +134,7 @@ class StoreService:
         """Return what the coercion rules for received objects make of this one."""
         session = incoming.session
         device = session.snapshot.device
-        rules = receiving_rules(device, session.ae.coercion_rules)
+        rules = session.receiving_rules
         if not rules:
             return CoercedReception(attributes)
         reception = session.reception(incoming.request)
@@ -179,7 +150,7 @@ class StoreService:
     ) -> StoreResult:
         """Write rows and tasks in one transaction; repeat it when another got in the way."""
         reception = incoming.session.reception(incoming.request)
-        policy = _informed(store_policy(incoming), incoming)
+        policy = informed_policy(incoming)
         attempt = 0
         while True:
             attempt += 1
@@ -223,13 +194,6 @@ class StoreService:
                 )
 
 
-def rule_tags(snapshot: Snapshot, ae: NetworkAE) -> frozenset[int]:
-    """Return the top-level elements that rules for objects sent to `ae` look at."""
-    rules = (*ae.export_rules, *snapshot.device.export_rules)
-    conditions = (each for rule in rules for each in rule.conditions.conditions)
-    return frozenset(each.path[0] for each in conditions if each.path)
-
-
 def check_request(request: StoreRequest, abstract_syntax: str) -> None:
     """Check that a C-STORE-RQ fits its presentation context and names a usable object.
 
@@ -251,45 +215,13 @@ def check_request(request: StoreRequest, abstract_syntax: str) -> None:
         raise RefusedObjectError(StoreStatus.INVALID_SOP_INSTANCE, str(error)) from error
 
 
-def writable_storage(session: Session) -> Storage:
-    """Return the storage that takes the objects of the called AE (dcmObjectStorageID).
-
-    Raises
-    ------
-    ConfigurationError
-        When the directory names none that is installed and not read-only.
-    """
-    storages = session.snapshot.device.storages
-    for storage_id in session.ae.object_storage_ids or sorted(storages):
-        descriptor = storages.get(storage_id)
-        if descriptor is not None and descriptor.installed and not descriptor.read_only:
-            return session.storages.get(storage_id)
-    msg = (
-        f"AE {session.ae.title} has no storage that can be written: add a dcmStorage entry and "
-        "name it in dcmObjectStorageID"
-    )
-    raise ConfigurationError(msg)
-
-
-def store_policy(incoming: Incoming) -> StorePolicy:
-    """Return how the archive takes this object in: AE before device before default."""
-    session, device = incoming.session, incoming.session.snapshot.device
-    descriptor = device.storages[incoming.storage.storage_id]
-    return StorePolicy(
-        overwrite=OverwritePolicy(session.ae.overwrite_policy or device.overwrite_policy),
-        retrieve_aets=session.ae.retrieve_aets or device.retrieve_aets or (session.ae.title,),
-        availability=descriptor.instance_availability,
-    )
-
-
-def _informed(policy: StorePolicy, incoming: Incoming) -> StorePolicy:
-    """Return the policy with what is announced, and with what a rejection note rejects."""
-    session, note = incoming.session, None
-    if incoming.request.sop_class_uid == KEY_OBJECT_SELECTION:
-        encoded = incoming.file.read(0, incoming.file.dataset_length)
-        note = read_rejection_note(encoded, incoming.transfer_syntax_uid)
-    announced = announcements(session.snapshot, session.ae)
-    return replace(policy, announcements=announced, rejection=note)
+def informed_policy(incoming: Incoming) -> StorePolicy:
+    """Return how an object is taken in, with what it rejects if it is a rejection note."""
+    policy = incoming.session.policy
+    if incoming.request.sop_class_uid != KEY_OBJECT_SELECTION:
+        return policy
+    encoded = incoming.file.read(0, incoming.file.dataset_length)
+    return replace(policy, rejection=read_rejection_note(encoded, incoming.transfer_syntax_uid))
 
 
 def log_stored(incoming: Incoming, attributes: ObjectAttributes, result: StoreResult) -> None:

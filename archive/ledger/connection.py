@@ -175,6 +175,17 @@ class Ledger:
         with translated_errors(), self._pool.connection() as connection:
             yield connection
 
+    def connect(self) -> psycopg.Connection:
+        """Open a connection outside of the pool, in autocommit mode.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When PostgreSQL cannot be reached.
+        """
+        with translated_errors():
+            return psycopg.connect(self._dsn, autocommit=True, **_OPTIONS)
+
     def listen(self, *channels: str) -> "Listener":
         """Open a connection of its own that waits for notifications on `channels`."""
         return Listener(self._dsn, channels)

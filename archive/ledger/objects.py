@@ -18,7 +18,7 @@ from archive.model.entities import (
 )
 from archive.model.task import ExportIntent
 
-_LONGEST_TEXT = 512
+LONGEST_TEXT = 512
 
 
 def store_object(
@@ -105,7 +105,7 @@ def count_instances(tx: Transaction, study: str) -> int:
 def _without_nul(record: dict[str, object]) -> dict[str, object]:
     """Drop from a peer's text what PostgreSQL or its indexes cannot hold: NUL, excess length."""
     return {
-        name: value.replace("\0", "")[:_LONGEST_TEXT] if isinstance(value, str) else value
+        name: value.replace("\0", "")[:LONGEST_TEXT] if isinstance(value, str) else value
         for name, value in record.items()
     }
 

@@ -73,6 +73,11 @@ class Condition:
     pattern: Pattern | None
     codes: frozenset[tuple[str, str]] = frozenset()
 
+    @property
+    def depends_on_time(self) -> bool:
+        """Whether the same object may match at one time and not at another."""
+        return self.value == _CURRENT_DATE
+
     def holds(self, dataset: Dataset, association: AssociationFacts, now: datetime) -> bool:
         """Tell whether the condition holds for an object received over `association`."""
         if self.fact:

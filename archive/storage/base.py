@@ -35,6 +35,26 @@ class IncomingFile(Protocol):
         """Return up to `size` bytes of the data set written so far, from `offset` on."""
         ...
 
+    def place(self, attributes: ObjectAttributes) -> StoredFile:
+        """Give the file its final path and return what the ledger has to know; then `sync` it.
+
+        Raises
+        ------
+        StorageError
+            When that failed; the caller then calls `abort`.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Make the placed file durable.
+
+        Raises
+        ------
+        StorageError
+            When that failed; the caller then calls `abort`.
+        """
+        ...
+
     def commit(self, attributes: ObjectAttributes) -> StoredFile:
         """Make the file durable under its final path and return what the ledger has to know.
 

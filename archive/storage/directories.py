@@ -3,10 +3,16 @@
 import os
 import threading
 from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 _REMEMBERED: Final = 4096
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+ORDERED_FILE_SYSTEMS: Final = frozenset({"ext4", "xfs"})
+"""File systems with one journal for all metadata, in order: the fsync of a file also makes the
+names durable that it was given before, without an fsync of their directory."""
 
 
 class DurableDirectories:
@@ -19,32 +25,42 @@ class DurableDirectories:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: OrderedDict[Path, None] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def make(self, directory: Path) -> None:
         """Make `directory` and its parents; they are not durable yet."""
         with self._lock:
             for step in (directory, *directory.parents):
-                self._known.pop(step, None)
+                self._known.pop(str(step), None)
                 if step == self._root:
                     break
         directory.mkdir(parents=True, exist_ok=True)
 
-    def sync(self, directory: Path) -> None:
-        """Make the entries of `directory` durable, and the way to it the first time."""
+    def sync(self, directory: str) -> None:
+        """Make the entries of `directory` durable, and the way to it the first time.
+
+        Parameters
+        ----------
+        directory
+            Path of a directory below the root, or the root; its newest entry was synced itself.
+        """
+        if directory in self._known:
+            if not self._entries_come_with_files:
+                sync_directory(directory)
+            return
         sync_directory(directory)
-        step = directory
-        while step != self._root and not self._is_known(step):
+        step = Path(directory)
+        while step != self._root and str(step) not in self._known:
             sync_directory(step.parent)
             step = step.parent
         self._remember(directory)
 
-    def _is_known(self, directory: Path) -> bool:
-        with self._lock:
-            return directory in self._known
+    @cached_property
+    def _entries_come_with_files(self) -> bool:
+        return file_system_of(self._root, _MOUNTS.read_text("utf-8")) in ORDERED_FILE_SYSTEMS
 
-    def _remember(self, directory: Path) -> None:
+    def _remember(self, directory: str) -> None:
         with self._lock:
             self._known[directory] = None
             self._known.move_to_end(directory)
@@ -52,10 +68,27 @@ class DurableDirectories:
                 self._known.popitem(last=False)
 
 
-def sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path | str) -> None:
     """Write the entries of `directory` to the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_system_of(path: Path, mounts: str) -> str:
+    """Return the type of the file system on which `path` lies, empty when it is not known.
+
+    Parameters
+    ----------
+    mounts
+        The text of ``/proc/self/mountinfo`` (proc(5)).
+    """
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        if number in fields.split()[2:3]:
+            return rest.partition(" ")[0]
+    return ""

@@ -1,16 +1,18 @@
 """A file of a local storage while it is being received, and the mark that it is in doubt.
 
-Names in ``.incoming``: ``<id>`` while the data set arrives, ``<id>@<final path, quoted>`` from the
-moment the file also has its final path until `settle`. The open descriptor is locked throughout,
+Names in ``.incoming``: ``<id>`` while a long data set arrives, ``<id>@<final path, quoted>`` from
+before the file also has its final path until `settle`. The open descriptor is locked throughout,
 so that a sweep by another process knows that the file has an owner.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
 import urllib.parse
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +27,11 @@ INCOMING: Final = ".incoming"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ATTEMPTS: Final = 8
 
+BUFFERED_BYTES: Final = 1 << 17
+"""Longest data set that is kept in memory until it is complete, bytes."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Layout:
     """Where and how a local storage keeps its files."""
 
@@ -41,6 +46,16 @@ class Layout:
     def incoming(self) -> Path:
         """Directory of files that are being received or are in doubt."""
         return self.root / INCOMING
+
+    @cached_property
+    def root_text(self) -> str:
+        """The root as text: `Path` costs more than the system calls of a small object."""
+        return str(self.root)
+
+    @cached_property
+    def incoming_text(self) -> str:
+        """The same of `incoming`."""
+        return str(self.incoming)
 
 
 def storage_error(storage_id: str, doing: str, error: OSError) -> StorageError:
@@ -68,7 +83,11 @@ def final_path_of(name: str) -> str | None:
 
 
 class IncomingLocalFile:
-    """A file being received; see `archive.storage.base.IncomingFile`."""
+    """A file being received; see `archive.storage.base.IncomingFile`.
+
+    The first `BUFFERED_BYTES` stay in memory: a small object is written at once, under the name
+    that marks it, when its final path is known.
+    """
 
     def __init__(self, layout: Layout, file_header: bytes, transfer_syntax_uid: str) -> None:
         self._layout = layout
@@ -76,29 +95,38 @@ class IncomingLocalFile:
         self._digest = hashlib.new(layout.digest_algorithm, usedforsecurity=False)
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._path: str | None = None
-        self._descriptor = self._opened()
+        self._descriptor = -1
+        self._header = file_header
         self._offset = len(file_header)
+        self._buffered: list[bytes] = []
         self.dataset_length = 0
-        self._append(file_header)
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append a piece of the encoded data set."""
-        self._append(fragment)
         self._digest.update(fragment)
         self.dataset_length += len(fragment)
+        if self._descriptor >= 0:
+            self._append(fragment)
+        elif self.dataset_length <= BUFFERED_BYTES:
+            self._buffered.append(bytes(fragment))
+        else:
+            self._open()
+            self._append(fragment)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of the data set written so far, from `offset` on."""
-        return os.pread(self._descriptor, size, self._offset + offset)
+        if self._descriptor >= 0:
+            return os.pread(self._descriptor, size, self._offset + offset)
+        if len(self._buffered) > 1:
+            self._buffered = [b"".join(self._buffered)]
+        return self._buffered[0][offset : offset + size] if self._buffered else b""
 
-    def commit(self, attributes: ObjectAttributes) -> StoredFile:
-        """Make the file durable under its final path."""
+    def place(self, attributes: ObjectAttributes) -> StoredFile:
+        """Give the file its final path, in doubt and not durable yet."""
         try:
             path = self._linked(attributes)
-            os.fsync(self._descriptor)
-            self._layout.directories.sync((self._layout.root / path).parent)
         except OSError as error:
-            raise self._translated(error, doing="make the file durable") from error
+            raise self._translated(error, doing="make the file") from error
         return StoredFile(
             storage_id=self._layout.storage_id,
             storage_path=path,
@@ -108,9 +136,23 @@ class IncomingLocalFile:
             digest=f"{self._layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
 
+    def sync(self) -> None:
+        """Make the placed file durable."""
+        try:
+            os.fsync(self._descriptor)
+            self._layout.directories.sync(self._directory)
+        except OSError as error:
+            raise self._translated(error, doing="make the file durable") from error
+
+    def commit(self, attributes: ObjectAttributes) -> StoredFile:
+        """Make the file durable under its final path."""
+        stored = self.place(attributes)
+        self.sync()
+        return stored
+
     def settle(self) -> None:
         """Forget that the committed file is in doubt, after its row is committed."""
-        self._remove(self._layout.incoming / self._name)
+        _remove(self._incoming_path())
         self._path = None
         self._close()
 
@@ -120,32 +162,45 @@ class IncomingLocalFile:
 
     def abort(self) -> None:
         """Remove the file, committed or not."""
+        self._buffered.clear()
         if self._descriptor < 0:
             return
         if self._path is not None:
-            self._remove(self._layout.root / self._path)
-        self._remove(self._layout.incoming / self._name)
+            _remove(f"{self._layout.root_text}/{self._path}")
+        _remove(self._incoming_path())
         self._close()
 
-    def _opened(self) -> int:
-        """Make the temporary file and lock it for as long as it is open."""
+    @property
+    def _directory(self) -> str:
+        """The directory of the final path."""
+        return f"{self._layout.root_text}/{self._path}".rpartition("/")[0]
+
+    def _incoming_path(self) -> str:
+        return f"{self._layout.incoming_text}/{self._name}"
+
+    def _open(self) -> None:
+        """Make the file in ``.incoming``, locked for as long as it is open, with what is there."""
         try:
-            while True:
-                descriptor = self._created()
-                if own(descriptor):
-                    return descriptor
-                os.close(descriptor)
+            self._descriptor = self._locked()
         except OSError as error:
             raise self._translated(error, doing="make a file") from error
+        self._append(b"".join((self._header, *self._buffered)))
+        self._buffered.clear()
+
+    def _locked(self) -> int:
+        while True:
+            descriptor = self._created()
+            if own(descriptor):
+                return descriptor
+            os.close(descriptor)
 
     def _created(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        temporary = self._layout.incoming / self._name
         try:
-            return os.open(temporary, flags, 0o640)
+            return os.open(self._incoming_path(), flags, 0o640)
         except FileNotFoundError:
             self._layout.incoming.mkdir(parents=True, exist_ok=True)
-            return os.open(temporary, flags, 0o640)
+            return os.open(self._incoming_path(), flags, 0o640)
 
     def _append(self, data: bytes | memoryview) -> None:
         try:
@@ -172,28 +227,30 @@ class IncomingLocalFile:
 
     def _claim(self, path: str) -> None:
         """Mark the file as in doubt under `path`."""
-        claim = claim_name(self._name.partition("@")[0], path)
-        incoming = self._layout.incoming
-        (incoming / self._name).rename(incoming / claim)
-        self._name = claim
+        old = self._incoming_path()
+        self._name = claim_name(self._name.partition("@")[0], path)
+        if self._descriptor < 0:
+            self._open()
+        else:
+            os.rename(old, self._incoming_path())  # noqa: PTH104 - for each object; see root_text
 
     def _link(self, path: str) -> None:
-        final = self._layout.root / path
-        claimed = self._layout.incoming / self._name
+        final = f"{self._layout.root_text}/{path}"
         try:
-            os.link(claimed, final)
+            os.link(self._incoming_path(), final)
         except FileNotFoundError:
-            self._layout.directories.make(final.parent)
-            os.link(claimed, final)
+            self._layout.directories.make(Path(final).parent)
+            os.link(self._incoming_path(), final)
 
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
-
-    @staticmethod
-    def _remove(name: Path) -> None:
-        name.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - for each object; see `Layout.root_text`

@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from archive.errors import InvalidValueError
@@ -50,6 +51,7 @@ _JAVA_DATE: Final = {
 _JAVA_TOKEN = re.compile(r"yyyy|yy|MM|dd|HH|mm|ss|[A-Za-z]+|[^A-Za-z]+")
 
 
+@lru_cache(maxsize=1024)
 def java_string_hash(text: str) -> str:
     """Return the 32-bit hash of ``java.lang.String`` as 8 upper-case hexadecimal digits."""
     value = 0

@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydicom import dcmread
 
+from archive.storage.incoming import BUFFERED_BYTES
 from scp.pdus import encode_fragment
 from tests.fix_dcmtk import Dcmtk
 from tests.fix_objects import bundled, encoded_dataset, generate_studies
@@ -163,6 +164,44 @@ def test_killed_at_a_checkpoint(site: Site, checkpoint: str) -> None:
     assert survivor.is_alive()
 
 
+@pytest.mark.parametrize(
+    "checkpoint", ["scp.file-placed", "scp.file-durable", "scp.committed", "scp.before-response"]
+)
+def test_killed_at_a_checkpoint_of_the_short_way(site: Site, checkpoint: str) -> None:
+    """A series is known from its first object; the second one's file and rows go side by side."""
+    passes = 1 if checkpoint == "scp.file-placed" else 2
+    victim = site.start(DICOMQ_CHECKPOINT=f"{checkpoint}:KILL:{passes}")
+    with site.peer() as peer:
+        peer.associate()
+        assert peer.store("1.2.3.1", small_dataset("1.2.3.1")).status == 0
+        with pytest.raises(ConnectionError):
+            peer.store(SOP, small_dataset(SOP))
+    wait_until(lambda: not victim.is_alive(), what="the process to be killed")
+    site.start()
+    rows = site.count("instance")
+    wait_until(lambda: len(site.files()) == rows, what="files and rows to agree")
+    assert rows == (2 if checkpoint in CHECKPOINTS[2:] else 1)
+    assert store(site, small_dataset(SOP)) == 0
+    assert len(site.files()) == site.count("instance") == site.count("location") == 2
+
+
+def test_file_that_cannot_get_its_path_has_no_row(site: Site) -> None:
+    """The long way and the short way are open again afterwards."""
+    site.start()
+    with site.peer() as peer:
+        peer.associate()
+        assert peer.store("1.2.3.1", small_dataset("1.2.3.1")).status == 0
+        series = site.files()[0].parent
+        series.rename(series.with_name("moved"))
+        series.symlink_to("/dev/shm", target_is_directory=True)  # noqa: S108 - another file system
+        assert peer.store(SOP, small_dataset(SOP)).status == 0xA700
+        series.unlink()
+        assert site.count("instance") == 1
+        assert peer.store(SOP, small_dataset(SOP)).status == 0
+        peer.release()
+    assert site.count("instance") == site.count("location") == len(site.files()) == 2
+
+
 def test_ledger_outage_is_answered_and_nothing_is_kept(
     scp: Site, postgres_server: PostgresServer
 ) -> None:
@@ -234,15 +273,16 @@ def test_stop_lets_a_running_object_finish(scp: Site, number: signal.Signals) ->
     idle.associate()
     with scp.peer() as peer:
         peer.associate()
-        dataset = small_dataset(SOP)
+        dataset = small_dataset(SOP, pixels=BUFFERED_BYTES)
         peer.begin_store(SOP)
-        peer.send(encode_fragment(1, dataset[:50], control=0))
+        peer.send(encode_fragment(1, dataset[:100_000], control=0))
+        peer.send(encode_fragment(1, dataset[100_000:-50], control=0))
         wait_until(scp.files, what="the object to begin")
         process.send(number)
         assert idle.receive()[0] in {7, 0}
         with pytest.raises(OSError, match="refused"):
             scp.peer()
-        peer.send(encode_fragment(1, dataset[50:], control=2))
+        peer.send(encode_fragment(1, dataset[-50:], control=2))
         assert peer.reply().status == 0
         assert peer.receive()[0] in {7, 0}
     idle.sock.close()

@@ -1,6 +1,7 @@
 """Files of a storage: durable when committed, in doubt until settled, swept after a crash."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ from archive.errors import (
     StorageFullError,
 )
 from archive.model.entities import ObjectAttributes, StoredFile
+from archive.storage.base import IncomingFile
+from archive.storage.directories import file_system_of
 from archive.storage.filesystem import FileStorage, root_of
+from archive.storage.incoming import BUFFERED_BYTES
 from archive.storage.part10 import FileMeta, encode_file_header
 from tests.fix_process import wait_until
 
@@ -89,6 +93,29 @@ def test_abort_leaves_nothing(storage: FileStorage, when: str) -> None:
     assert everything(storage) == []
 
 
+def test_a_long_object(storage: FileStorage) -> None:
+    pieces = [bytes([number]) * (BUFFERED_BYTES // 2) for number in range(5)]
+    incoming = storage.create(HEADER, TS)
+    for number, piece in enumerate(pieces):
+        incoming.write(piece)
+        end = (number + 1) * len(piece)
+        assert incoming.read(end - 3, 99) == piece[:3]
+        assert len(everything(storage)) == (end > BUFFERED_BYTES)
+    stored = incoming.commit(OBJECT)
+    incoming.settle()
+    assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
+    assert stored.digest == f"sha256:{hashlib.sha256(b''.join(pieces)).hexdigest()}"
+
+
+def test_file_system_of_a_directory(tmp_path: Path) -> None:
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    line = f"36 35 {number} /root /mnt rw,noatime master:1 - xfs /dev/root rw,errors=continue"
+    other = f"36 35 0:{number} / / rw - ext4 /dev/x rw"
+    assert file_system_of(tmp_path, f"{other}\n{line}\n") == "xfs"
+    assert not file_system_of(tmp_path, other)
+
+
 def test_a_taken_path_is_never_overwritten(storage: FileStorage) -> None:
     first, second, third = (store(storage, data) for data in (b"1", b"2", b"3"))
     assert len({first.storage_path, second.storage_path, third.storage_path}) == 3
@@ -102,6 +129,7 @@ def test_sweep_confirms_or_removes(storage: FileStorage) -> None:
     orphan, known, temporary = (storage.create(HEADER, TS) for _ in range(3))
     orphan_path = orphan.commit(OBJECT).storage_path
     kept = known.commit(OBJECT)
+    temporary.write(bytes(BUFFERED_BYTES + 1))
     assert storage.sweep(nothing_known, 0).removed == (), "the files have a living owner"
     for each in (orphan, known, temporary):
         each.leave()
@@ -131,7 +159,7 @@ sys.path.insert(0, {root!r})
 from tests.integration.test_storage_filesystem import *
 storage = FileStorage(Descriptor("file:fs1"), Path({directory!r}))
 incoming = storage.create(HEADER, TS)
-incoming.write(b"x")
+incoming.write(bytes(BUFFERED_BYTES + 1))
 if {committed!r}:
     incoming.commit(OBJECT)
 print("ready", flush=True)
@@ -158,7 +186,13 @@ def test_files_of_a_living_process_are_left_alone(tmp_path: Path, committed: boo
     assert everything(storage) == []
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def fill(incoming: IncomingFile, size: int) -> None:
+    incoming.write(bytes(size))
+    incoming.commit(OBJECT)
+
+
+@pytest.mark.parametrize("size", [100_000, BUFFERED_BYTES + 1])
+def test_full_disk(tmp_path: Path, size: int) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
     done = subprocess.run(
@@ -170,7 +204,7 @@ def test_full_disk(tmp_path: Path) -> None:
         storage = FileStorage(Descriptor(f"file:{mount}"), tmp_path)
         incoming = storage.create(HEADER, TS)
         with pytest.raises(StorageFullError, match="fs1"):
-            incoming.write(bytes(100_000))
+            fill(incoming, size)
         incoming.abort()
         assert everything(storage) == []
     finally:

@@ -1,0 +1,235 @@
+"""The short way into the index: a new object of a series whose rows are known to the caller.
+
+Of such an object only the instance and its location are written, by one prepared statement that
+runs while the object's file is made durable. Whatever is not that plain is answered with None,
+nothing having been done, and goes through `archive.ledger.objects.store_object`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from typing import Any, Final
+
+from archive.ledger.connection import Ledger, Transaction
+from archive.ledger.objects import LONGEST_TEXT
+from archive.ledger.pipelining import PipelinedStatement, Running
+from archive.ledger.queries import load_queries
+from archive.model.entities import (
+    ObjectAttributes,
+    Reception,
+    StoredFile,
+    StoreKind,
+    StorePolicy,
+    StoreResult,
+)
+from archive.model.task import ExportIntent
+
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
+_OWN: Final = ("sop_class_uid", "instance_number", "content_date", "content_time")
+_own_values = attrgetter(*_OWN, "number_of_frames")
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRows:
+    """Primary keys of a series, its study and its patient."""
+
+    series_pk: int
+    study_pk: int
+    patient_pk: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommonParameters:
+    """What is the same for all objects of a series from one sender, encoded.
+
+    Attributes
+    ----------
+    rows
+        Parameters before those of the object.
+    policy
+        Retrieve AE titles and availability.
+    announcements
+        What is announced of the object, None for nothing.
+    """
+
+    rows: tuple[bytes | None, ...]
+    policy: tuple[bytes | None, ...]
+    announcements: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Particulars:
+    """What belongs to one object.
+
+    Attributes
+    ----------
+    further
+        Encoded further attributes of the object itself, None when it has none.
+    intents
+        Encoded exports that the rules demand.
+    """
+
+    attributes: ObjectAttributes
+    further: bytes | None
+    file: StoredFile
+    reception: Reception
+    intents: bytes
+
+
+def series_rows(tx: Transaction, study: str, series: str) -> SeriesRows | None:
+    """Return the rows of a series by Study and Series Instance UID, None when there are none."""
+    row = tx.execute(
+        load_queries("objects")["series_rows"], {"study": study, "series": series}
+    ).fetchone()
+    return SeriesRows(*row) if row else None
+
+
+def common_parameters(
+    rows: SeriesRows, attributes: ObjectAttributes, policy: StorePolicy
+) -> CommonParameters:
+    """Return what objects of the series of `attributes` that are taken in alike have in common."""
+    announcements = policy.announcements
+    return CommonParameters(
+        rows=(
+            b"%d" % rows.series_pk,
+            b"%d" % rows.study_pk,
+            b"%d" % rows.patient_pk,
+            _text(attributes.patient_id),
+            _text(attributes.study_instance_uid),
+            _text(attributes.series_instance_uid),
+        ),
+        policy=(_array(policy.retrieve_aets), _text(policy.availability)),
+        announcements=None if announcements is None else _json(asdict(announcements)),
+    )
+
+
+def encode_further(further: Mapping[str, Any]) -> bytes | None:
+    """Return further attributes of one level for `Particulars`."""
+    return _json(further) if further else None
+
+
+def encode_intents(intents: Sequence[ExportIntent]) -> bytes:
+    """Return demanded exports for `Particulars`; in one order, in which they are locked."""
+    return _json([asdict(each) for each in sorted(intents, key=attrgetter("exporter_id"))])
+
+
+class KnownSeriesWriter:
+    """Indexes objects of known series; one for all threads of a process."""
+
+    def __init__(self, ledger: Ledger, max_connections: int = 8) -> None:
+        self._statement = PipelinedStatement(
+            ledger.connect,
+            _numbered(load_queries("objects")["store_in_series"]),
+            max_connections=max_connections,
+        )
+
+    def send(self, common: CommonParameters, own: Particulars) -> "Writing":
+        """Begin to index an object whose file has its path; the caller makes it durable now.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When PostgreSQL cannot be reached; nothing was done.
+        """
+        return Writing(self._statement.send(_parameters(common, own)))
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._statement.close()
+
+
+class Writing:
+    """An object that is being indexed; one of the methods has to be called."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def commit(self) -> StoreResult | None:
+        """Commit; None when nothing was done because the object is not a new one of that series.
+
+        Raises
+        ------
+        LedgerConflictError
+            When a concurrent transaction got in the way; nothing was done.
+        LedgerUnavailableError
+            When the connection broke: nobody knows whether it was committed.
+        LedgerError
+            When PostgreSQL refused the statement; nothing was done.
+        """
+        rows = self._running.commit()
+        if not rows:
+            return None
+        pk, staged, conflict = rows[0]
+        return StoreResult(
+            StoreKind.STORED,
+            int(pk or 0),
+            staged_tasks=int(staged or 0),
+            patient_conflict=conflict == b"t",
+        )
+
+    def give_up(self) -> None:
+        """Roll back."""
+        self._running.give_up()
+
+
+def _parameters(common: CommonParameters, own: Particulars) -> list[bytes | None]:
+    attributes, file, reception = own.attributes, own.file, own.reception
+    sop_class, number, date, time, frames = map(_text, _own_values(attributes))
+    return [
+        *common.rows,
+        sop_class,
+        _text(attributes.sop_instance_uid),
+        number,
+        date,
+        time,
+        frames,
+        _number(attributes.rows),
+        _number(attributes.columns),
+        own.further,
+        *common.policy,
+        _text(reception.calling_aet),
+        _text(reception.called_aet),
+        _text(file.storage_id),
+        _text(file.storage_path),
+        _text(file.transfer_syntax_uid),
+        b"%d" % file.object_size,
+        b"%d" % file.dataset_offset,
+        _text(file.digest),
+        own.intents,
+        common.announcements,
+        _text(reception.move_originator_aet),
+        _number(reception.move_originator_message_id),
+    ]
+
+
+def _numbered(query: str) -> bytes:
+    """Return a named query with its parameters as $1, $2 and so on, in order."""
+    names: list[str] = _PARAMETER.findall(query)
+    for number, name in enumerate(names, start=1):
+        query = query.replace(f"%({name})s", f"${number}")
+    return query.encode()
+
+
+def _text(value: str | None) -> bytes | None:
+    """Return a peer's text without what PostgreSQL or its indexes cannot hold."""
+    if value is None:
+        return None
+    if "\0" in value:
+        value = value.replace("\0", "")
+    return value[:LONGEST_TEXT].encode("utf-8", "replace")
+
+
+def _number(value: int | None) -> bytes | None:
+    return None if value is None else b"%d" % value
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _array(values: Sequence[str]) -> bytes:
+    """Return an array of text as PostgreSQL reads it."""
+    escaped = (each.replace("\\", "\\\\").replace('"', '\\"') for each in values)
+    return ("{" + ",".join(f'"{each}"' for each in escaped) + "}").encode()

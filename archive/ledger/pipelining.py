@@ -1,0 +1,235 @@
+"""A prepared statement that PostgreSQL executes while its caller does something else.
+
+A statement sent in libpq's pipeline mode runs at once, and its transaction stays open until a
+synchronisation point is sent: that commits. So the caller can make a file durable in between, and
+the row of a file is never committed before the file is durable. Each statement has a connection
+of its own as long as it runs; a connection whose statement was given up is closed, which makes
+PostgreSQL roll back.
+"""
+
+import select
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import psycopg
+from psycopg import errors, pq
+
+from archive.errors import LedgerUnavailableError
+from archive.ledger.connection import translated_errors
+
+Row = tuple[bytes | None, ...]
+"""Columns of a row as PostgreSQL writes them as text."""
+
+_STATEMENT: Final = b"pipelined"
+_BROKEN: Final = "the connection to PostgreSQL broke"
+
+
+class PipelinedStatement:
+    """One statement, prepared on as many connections as are needed at once.
+
+    Parameters
+    ----------
+    connect
+        Opens a connection in autocommit mode.
+    statement
+        SQL with parameters $1, $2 and so on.
+    max_connections
+        Whoever wants another one waits until one is free.
+    wait_s
+        How long, seconds.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection],
+        statement: bytes,
+        *,
+        max_connections: int = 8,
+        wait_s: float = 10.0,
+    ) -> None:
+        self._connect = connect
+        self._statement = statement
+        self._wait_s = wait_s
+        self._free = threading.BoundedSemaphore(max_connections)
+        self._idle: list[_Lane] = []
+
+    def send(self, parameters: Sequence[bytes | None]) -> "Running":
+        """Send the statement and return without waiting for it.
+
+        Exactly one of the methods of what is returned has to be called.
+
+        Parameters
+        ----------
+        parameters
+            Values as text in UTF-8, None for NULL.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When PostgreSQL cannot be reached, or no connection becomes free; nothing was sent.
+        """
+        if not self._free.acquire(timeout=self._wait_s):
+            msg = f"no connection to PostgreSQL became free within {self._wait_s} s"
+            raise LedgerUnavailableError(msg)
+        lane = None
+        try:
+            with translated_errors():
+                lane = self._lane()
+                lane.send(parameters)
+        except BaseException:
+            self._release(lane, usable=False)
+            raise
+        return Running(lane, self._release)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _lane(self) -> "_Lane":
+        """Return a connection that still stands, opened if need be."""
+        while True:
+            try:
+                lane = self._idle.pop()
+            except IndexError:
+                return _Lane(self._connect(), self._statement)
+            if lane.is_silent():
+                return lane
+            lane.close()
+
+    def _release(self, lane: "_Lane | None", *, usable: bool) -> None:
+        try:
+            if lane is not None and usable:
+                self._idle.append(lane)
+            elif lane is not None:
+                lane.close()
+        finally:
+            self._free.release()
+
+
+class Running:
+    """A statement that was sent; its transaction is open."""
+
+    def __init__(self, lane: "_Lane", release: "Callable[..., None]") -> None:
+        self._lane = lane
+        self._release = release
+
+    def commit(self) -> list[Row]:
+        """Commit and return the rows, once both are done.
+
+        Raises
+        ------
+        LedgerConflictError
+            When a concurrent transaction got in the way; nothing was done.
+        LedgerUnavailableError
+            When the connection broke: nobody knows whether it was committed.
+        LedgerError
+            When PostgreSQL refused the statement; nothing was done.
+        """
+        usable = False
+        try:
+            with translated_errors():
+                try:
+                    rows = self._lane.commit()
+                except psycopg.OperationalError:
+                    usable = self._lane.is_usable
+                    raise
+                except psycopg.Error:
+                    usable = True
+                    raise
+                usable = True
+                return rows
+        finally:
+            self._release(self._lane, usable=usable)
+
+    def give_up(self) -> None:
+        """Roll back."""
+        self._release(self._lane, usable=False)
+
+
+class _Lane:
+    """A connection with the statement prepared, in pipeline mode."""
+
+    def __init__(self, connection: psycopg.Connection, statement: bytes) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._poll = select.poll()
+        self._poll.register(self._pgconn.socket, select.POLLIN)
+        try:
+            self._prepare(statement)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the connection stands and waits for a statement."""
+        return self._pgconn.status == pq.ConnStatus.OK and (
+            self._pgconn.transaction_status == pq.TransactionStatus.IDLE
+        )
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing came in: an idle connection is silent unless it ended."""
+        return not self._poll.poll(0)
+
+    def send(self, parameters: Sequence[bytes | None]) -> None:
+        """Let PostgreSQL execute the statement; the transaction stays open."""
+        self._pgconn.send_query_prepared(_STATEMENT, parameters)
+        self._pgconn.send_flush_request()
+        self._flush()
+
+    def commit(self) -> list[Row]:
+        """End the transaction and return the rows."""
+        self._pgconn.pipeline_sync()
+        self._flush()
+        rows: list[Row] = []
+        failed: pq.abc.PGresult | None = None
+        while True:
+            result = self._result()
+            if result is None:
+                continue
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                break
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                failed = failed or result
+            elif result.status == pq.ExecStatus.TUPLES_OK:
+                rows = _rows(result)
+        if failed is not None:
+            raise errors.error_from_result(failed)
+        return rows
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _prepare(self, statement: bytes) -> None:
+        result = self._pgconn.prepare(_STATEMENT, statement)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise errors.error_from_result(result)
+        self._pgconn.nonblocking = 1
+        self._pgconn.enter_pipeline_mode()
+
+    def _flush(self) -> None:
+        """Send everything, reading what comes meanwhile, so that nobody waits for us."""
+        while self._pgconn.flush():
+            writable = select.poll()
+            writable.register(self._pgconn.socket, select.POLLIN | select.POLLOUT)
+            if any(event & select.POLLIN for _, event in writable.poll()):
+                self._pgconn.consume_input()
+
+    def _result(self) -> "pq.abc.PGresult | None":
+        """Return the next result, None between the results of two messages."""
+        while self._pgconn.is_busy():
+            self._poll.poll()
+            self._pgconn.consume_input()
+        if self._pgconn.status == pq.ConnStatus.BAD:
+            raise psycopg.OperationalError(_BROKEN)
+        return self._pgconn.get_result()
+
+
+def _rows(result: "pq.abc.PGresult") -> list[Row]:
+    return [
+        tuple(result.get_value(row, column) for column in range(result.nfields))
+        for row in range(result.ntuples)
+    ]

@@ -1,0 +1,202 @@
+"""The short way of objects of series that this process has seen before.
+
+Objects of one series differ in a handful of elements. The attributes of patient, study and series
+of the first one are decoded and indexed in full; they are remembered by their encoded bytes,
+together with the rows they went into and what the rules demand. Of a further object only its own
+attributes are decoded and only its own rows written, while its file is made durable. An object
+that is not plain (known already, or its series was changed) goes the long way.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from archive import telemetry
+from archive.clock import Clock
+from archive.configuration.export_rules import demanded_exports
+from archive.errors import LedgerConflictError, LedgerError, LedgerUnavailableError
+from archive.ledger.connection import Ledger
+from archive.ledger.known_series import (
+    CommonParameters,
+    KnownSeriesWriter,
+    Particulars,
+    Writing,
+    common_parameters,
+    encode_further,
+    encode_intents,
+    series_rows,
+)
+from archive.model.entities import ObjectAttributes, StoredFile, StoreResult
+from archive.model.task import ExportIntent
+from archive.storage.base import IncomingFile
+from archive.telemetry import checkpoint
+from scp.dimse import StoreRequest
+from scp.header import Header, RawValues
+from scp.session import Session
+
+_REMEMBERED: Final = 1024
+_REMEMBERED_FURTHER: Final = 16
+
+_Key = tuple[tuple[str, ...], bool, bool, RawValues]
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An object whose data set is arriving."""
+
+    request: StoreRequest
+    transfer_syntax_uid: str
+    session: Session
+    file: IncomingFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A series, and how its objects are taken in.
+
+    Attributes
+    ----------
+    intents
+        Encoded exports that the rules demand for each object; None when that has to be asked.
+    further
+        Encoded further attributes of objects by their bytes.
+    """
+
+    sibling: ObjectAttributes
+    common: CommonParameters
+    intents: bytes | None
+    further: dict[RawValues, bytes | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of an object on the short way.
+
+    Attributes
+    ----------
+    result
+        None when the ledger has done nothing; the file is durable all the same.
+    """
+
+    attributes: ObjectAttributes
+    file: StoredFile
+    result: StoreResult | None
+
+
+def demanded(
+    session: Session, header: Header, request: StoreRequest, clock: Clock
+) -> tuple[ExportIntent, ...]:
+    """Return the exports that the rules demand for an object."""
+    if not session.export_rules:
+        return ()
+    return demanded_exports(
+        session.snapshot,
+        session.ae,
+        header.dataset(session.rule_tags),
+        session.reception(request),
+        clock.now(),
+    )
+
+
+class ShortWay:
+    """Remembers series and stores further objects of them; one for all associations."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._writer = KnownSeriesWriter(ledger)
+        self._known: OrderedDict[_Key, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections to the ledger."""
+        self._writer.close()
+
+    def store(self, incoming: Incoming, header: Header) -> Placed | None:
+        """Store an object whose header was checked; None when its series is not known.
+
+        Raises
+        ------
+        DicomqError
+            As for `scp.store.StoreService.store`.
+        """
+        known = self._known.get(_key(incoming.session, header))
+        if known is None:
+            return None
+        request, file = incoming.request, incoming.file
+        attributes = header.attributes_like(known.sibling, request, incoming.transfer_syntax_uid)
+        intents = known.intents
+        if intents is None:
+            intents = encode_intents(demanded(incoming.session, header, request, self._clock))
+        own = Particulars(
+            attributes,
+            _further(known, header),
+            file.place(attributes),
+            incoming.session.reception(request),
+            intents,
+        )
+        return Placed(attributes, own.file, self._written(known.common, own, file))
+
+    def _written(
+        self, common: CommonParameters, own: Particulars, file: IncomingFile
+    ) -> StoreResult | None:
+        """Index the object while its file is made durable; commit once it is."""
+        writing = self._writer.send(common, own)
+        _make_durable(file, writing)
+        try:
+            return writing.commit()
+        except LedgerConflictError:
+            return None
+        except LedgerUnavailableError:
+            file.leave()  # it may be committed all the same: the next sweep finds out
+            raise
+
+    def learn(self, incoming: Incoming, header: Header, attributes: ObjectAttributes) -> None:
+        """Remember the series of an object that was stored with exactly `attributes`."""
+        session = incoming.session
+        try:
+            with self._ledger.statement() as tx:
+                rows = series_rows(
+                    tx, attributes.study_instance_uid, attributes.series_instance_uid
+                )
+        except LedgerError:
+            return  # the object is stored; the next one of the series is learned from
+        if rows is None:
+            return
+        intents = None
+        if session.has_lasting_intents:
+            intents = encode_intents(demanded(session, header, incoming.request, self._clock))
+        known = _Known(attributes, common_parameters(rows, attributes, session.policy), intents)
+        with self._lock:
+            self._known[_key(session, header)] = known
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+
+
+def _key(session: Session, header: Header) -> _Key:
+    encoding = header.encoding
+    return session.key, encoding.is_implicit, encoding.is_little_endian, header.parents()
+
+
+def _further(known: _Known, header: Header) -> bytes | None:
+    """Return the encoded further attributes of the object itself."""
+    raw = header.own_further()
+    try:
+        return known.further[raw]
+    except KeyError:
+        encoded = encode_further(header.further_of_object())
+        if len(known.further) < _REMEMBERED_FURTHER:
+            known.further[raw] = encoded
+        return encoded
+
+
+def _make_durable(file: IncomingFile, writing: Writing) -> None:
+    """Sync the file; the transaction that runs meanwhile is given up when that fails."""
+    try:
+        checkpoint(telemetry.CHECKPOINT_FILE_PLACED)
+        file.sync()
+        checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
+    except BaseException:
+        writing.give_up()
+        raise
