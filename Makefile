@@ -60,6 +60,10 @@ chaos: venv-dev test-packages ## Random faults over the whole system: SECONDS=60
 test-acceptance: venv-dev test-packages ## Run the tests of the whole system as a user sees it
 	@$(PYTEST) tests/acceptance
 
+.PHONY: bench
+bench: venv-dev test-packages ## Measure everything beside its peers and targets (an idle machine, 40 minutes)
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 .PHONY: check
 check: venv-dev ## Check format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

@@ -36,6 +36,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
 from archive.ledger.connection import Ledger
+from benchmarks import report
 from benchmarks.receive import TEMPLATES, Template, send
 from tests.fix_process import RunningProcess, free_port, listens, start_process, wait_until
 from tests.fix_redis import RedisServer, redis_binary
@@ -299,12 +300,12 @@ def throughput(where: Path, system: System, options: argparse.Namespace) -> dict
         own = medians[way, "dicomq"]
         print(f"| {archive}, {way} | {took:.2f} | {took / own:.2f} |")
     ratios = {
-        f"pipeline {way}: Orthanc / dicomq": took / medians[way, "dicomq"]
+        f"{way}: Orthanc / dicomq": took / medians[way, "dicomq"]
         for (way, archive), took in medians.items()
         if archive == "Orthanc"
     }
     slower = medians[NAGLE, "dicomq"] / medians[AFTER_QUIET, "dicomq"]
-    return ratios | {"pipeline: Nagle / no Nagle": slower}
+    return ratios | {"Nagle at the destination / not": slower}
 
 
 # --- latency -------------------------------------------------------------------------------------
@@ -418,14 +419,16 @@ def main() -> None:
     parser.add_argument("--object", choices=["small", "ct512"], default="small")
     parser.add_argument("--studies", type=int, default=40, help="studies for the latencies")
     parser.add_argument("--quick", action="store_true", help="one round of 100 objects")
+    report.add_option(parser)
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.objects, options.studies = 1, 100, 10
     with tempfile.TemporaryDirectory(prefix="dicomq-bench-") as name:
         where = Path(name)
         with dicomq(where) as system:
-            throughput(where, system, options)
-            latencies(system, options.studies)
+            figures = throughput(where, system, options)
+            figures |= latencies(system, options.studies)
+    report.write(options.json, figures)
 
 
 if __name__ == "__main__":

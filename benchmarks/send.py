@@ -28,6 +28,7 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from benchmarks import report
 from workers.association import Association
 from workers.contexts import ProposedContext
 from workers.route import Route, TimeLimits
@@ -152,8 +153,8 @@ def _cpu_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def measure(options: argparse.Namespace, directory: Path) -> None:
-    """Run all cases and print a table of medians and of ratios to ours."""
+def measure(options: argparse.Namespace, directory: Path) -> dict[str, float]:
+    """Run all cases, print a table of medians and of ratios to ours; return those of small ones."""
     version = ["dcmsend", "--version"]
     start_s = statistics.median(
         timed(lambda: subprocess.run(version, capture_output=True, check=True))[0]
@@ -161,17 +162,24 @@ def measure(options: argparse.Namespace, directory: Path) -> None:
     )
     print(f"{options.objects} objects, {options.rounds} rounds; dcmsend starts in {start_s:.3f} s")
     print(f"{'size':>8} {'assoc':>5} {'Nagle':>5}  sender    wall s    CPU s   ours is faster by")
+    figures: dict[str, float] = {}
     for matrix in options.matrix:
         place = directory / str(matrix)
         samples = make_samples(place, options.objects, matrix)
         for nagle in (False, True):
             for count in (1, 4):
-                _case(options, samples, place, (count, nagle))
+                ratios = _case(options, samples, place, (count, nagle))
+                if not nagle:
+                    plural = "" if count == 1 else "s"
+                    for name, ratio in ratios.items():
+                        key = f"{count} association{plural}: {name} / dicomq"
+                        figures.setdefault(key, ratio)
+    return figures
 
 
 def _case(
     options: argparse.Namespace, samples: list[Sample], place: Path, setting: tuple[int, bool]
-) -> None:
+) -> dict[str, float]:
     count, nagle = setting
     with storescp(nagle=nagle) as port:
         senders: dict[str, Callable[[], object]] = {
@@ -191,6 +199,7 @@ def _case(
         ratio = wall / medians["ours"][0]
         size = f"{samples[0].length / 1000:.0f} kB"
         print(f"{size:>8} {count:>5} {nagle!s:>5}  {name:<8} {wall:7.3f}  {cpu:7.3f}   {ratio:.2f}")
+    return {name: wall / medians["ours"][0] for name, (wall, _) in medians.items()}
 
 
 def main() -> None:
@@ -199,12 +208,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--objects", type=int, default=100)
     parser.add_argument("--matrix", type=int, nargs="+", default=[128, 512])
+    report.add_option(parser)
     options = parser.parse_args()
     if shutil.which("dcmsend") is None:
         message = "dcmtk is not installed (apt-get install dcmtk)"
         raise SystemExit(message)
     with tempfile.TemporaryDirectory(prefix="dicomq-bench-") as directory:
-        measure(options, Path(directory))
+        report.write(options.json, measure(options, Path(directory)))
 
 
 if __name__ == "__main__":
