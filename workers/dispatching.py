@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from archive.clock import SYSTEM_CLOCK
 from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
+from archive.ledger.reloads import following_reloads
 from workers.app import WorkerApp
 from workers.breaker import Breaker, BreakerConfig
 from workers.deadlines import Deadlines, DeadlinesConfig
@@ -36,7 +37,10 @@ def _services(app: WorkerApp) -> Iterator[Services]:
     app.set_up_logging()
     source = open_source(settings)
     broker = HintBroker(app)
-    with Ledger(settings.database_url, max_connections=4) as ledger:
+    with (
+        Ledger(settings.database_url, max_connections=4) as ledger,
+        following_reloads(ledger, source.reload),
+    ):
         metrics = DispatcherMetrics()
         metrics.registry.register(LedgerCollector(ledger, settings.device_name))
         dispatcher = Dispatcher(

@@ -63,11 +63,20 @@ class ObjectClass:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Attribute types and object classes by name in lower case."""
+    """Attribute types and object classes by name in lower case.
+
+    Attributes
+    ----------
+    exact
+        Attributes whose values differ by case.
+    lenient
+        Whether attributes and classes that are not known may be there.
+    """
 
     attributes: dict[str, AttributeType]
     classes: dict[str, ObjectClass]
     exact: frozenset[str]
+    lenient: bool = False
 
     @property
     def spelling(self) -> dict[str, str]:
@@ -101,6 +110,8 @@ class Schema:
         if name.lower() in _OPERATIONAL:
             raise RefusedChangeError(operation, 19, f"{name}: no user modification allowed")
         if attribute is None:
+            if self.lenient:
+                return
             raise RefusedChangeError(operation, 17, f"{name}: attribute type undefined")
         seen: set[bytes] = set()
         for index, value in enumerate(values):
@@ -139,6 +150,8 @@ class Schema:
         names = [text.strip() for text in entry.texts("objectClass")]
         if not names:
             raise RefusedChangeError(operation, 65, "no objectClass attribute")
+        if self.lenient and not all(name.lower() in self.classes for name in names):
+            return []
         classes = [self.classes[name.lower()] for name in names]
         structural = [one.name for one in classes if one.kind == "structural"]
         if not structural:
@@ -149,6 +162,8 @@ class Schema:
         return classes
 
     def _check_attributes(self, operation: str, entry: Entry, classes: list[ObjectClass]) -> None:
+        if not classes:
+            return
         for one in classes:
             for name in one.must:
                 if not entry.values(name):
@@ -157,7 +172,8 @@ class Schema:
         allowed = {name.lower() for one in classes for name in (*one.must, *one.may)}
         for name in entry.attributes:
             base = name.partition(";")[0]
-            if base not in allowed and base != "objectclass":
+            is_foreign = self.lenient and base not in self.attributes
+            if base not in allowed and base != "objectclass" and not is_foreign:
                 info = f"attribute '{self.spelling.get(base, base)}' not allowed"
                 raise RefusedChangeError(operation, 65, info)
 
@@ -169,7 +185,7 @@ class Schema:
         except UnicodeDecodeError:
             return False
         if attribute.name == "objectClass":
-            return text.strip().lower() in self.classes
+            return self.lenient or text.strip().lower() in self.classes
         return _FORMS.get(attribute.syntax, bool)(text)
 
 

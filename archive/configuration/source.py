@@ -183,10 +183,13 @@ class ConfigurationSource:
             return self._refresh()
 
     def reload(self) -> None:
-        """Have the directory read again, changed or not; does not wait for it."""
+        """Have the directory read again, changed or not; does not wait for servers."""
         self.directory.forget()
-        self._seen, self._checked = "", float("-inf")
-        self._wake.set()
+        self._seen = ""
+        if self.directory.is_remote:
+            self._wake.set()
+        else:
+            self.poll()
 
     def close(self) -> None:
         """End the thread that asks the servers, if there is one."""

@@ -1,105 +1,149 @@
-"""``celery -A workers config``: import, check and show the configuration."""
+"""``celery -A workers config``: check, show, diff, import, export and reload the configuration."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from workers.commands.config_comparing import diff, export, reload
+from workers.commands.output import inert, print_json, print_table
+from workers.commands.session import quiet, told
+
 if TYPE_CHECKING:
-    from archive.configuration.descriptors import Problem, Snapshot
+    from archive.configuration.descriptors import Problem
+    from archive.configuration.ldif import LdifFile
     from archive.configuration.refusals import Applied
     from archive.configuration.source import ConfigurationSource
+
+_FILE = click.File("rb")
 
 
 @click.group(name="config")
 def config() -> None:
-    """Import LDIF files into the directory, check it, show what it says.
+    """Check the configuration, compare, import and export it, have it read again.
 
-    The directory is the LDIF file or the LDAP server that DICOMQ_DIRECTORY names.
+    The directory is the LDIF file or the LDAP servers that DICOMQ_DIRECTORY names. Exit status 2
+    says that something could not be done at all; 1 is explained at each command.
     """
 
 
+config.add_command(diff)
+config.add_command(export)
+config.add_command(reload)
+
+
 @config.command(name="import")
-@click.argument("files", nargs=-1, required=True, type=click.File("rb"))
+@click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option(
     "--continue", "-c", "go_on", is_flag=True, help="Go on with the next record after an error."
 )
-def import_files(files: tuple[BinaryIO, ...], *, go_on: bool) -> None:
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be done, and do nothing.")
+@told
+def import_files(files: tuple[BinaryIO, ...], *, go_on: bool, dry_run: bool) -> int:
     """Apply the records of LDIF FILES; `-` reads the standard input.
 
     Adds, changes, deletes and renames entries as ldapadd and ldapmodify do: each record whole or
     not at all, one after the other, up to the first that is refused. A file that is no LDIF
-    changes nothing. Running processes see the changes within seconds.
+    changes nothing. Running processes see the changes within seconds. Exit status 1: a record was
+    refused.
 
     Example: celery -A workers config import exporter.ldif
     """
     from archive.configuration.ldif import parse_ldif  # noqa: PLC0415 - see the package
-    from archive.errors import DicomqError  # noqa: PLC0415
 
     source = _source()
-    refused = 0
-    try:
-        parsed = [(getattr(file, "name", "-"), parse_ldif(file.read())) for file in files]
+    parsed = [(getattr(file, "name", "-"), parse_ldif(file.read())) for file in files]
+    for name, ldif in parsed:
+        for note in ldif.notes:
+            click.echo(f"{name}: note: {note}")
+    if dry_run:
+        return _would(source, parsed, go_on=go_on)
+    with quiet():
         before = set(_problems(source))
-        for name, ldif in parsed:
-            for note in ldif.notes:
-                click.echo(f"{name}: note: {note}")
-            if go_on or not refused:
-                refused += _tell(name, source.directory.apply_all(ldif.records, go_on=go_on))
+    refused, tried = 0, 0
+    for name, ldif in parsed:
+        if go_on or not refused:
+            done = source.directory.apply_all(ldif.records, go_on=go_on)
+            refused, tried = refused + _tell(name, done), tried + len(done)
+    with quiet():
         _report([one for one in _problems(_source()) if one not in before])
-    except DicomqError as error:
-        raise click.ClickException(str(error)) from error
-    if refused:
-        msg = f"{refused} record{'' if refused == 1 else 's'} refused"
-        raise click.ClickException(msg)
+    _conclude(sum(len(ldif.records) for _, ldif in parsed), tried, refused)
+    return 1 if refused else 0
+
+
+def _would(
+    source: "ConfigurationSource", parsed: "list[tuple[str, LdifFile]]", *, go_on: bool
+) -> int:
+    """Say what an import would do."""
+    from archive.configuration.comparing import preview  # noqa: PLC0415 - see the package
+
+    entries = tuple(source.directory.read_all())
+    refused, tried = 0, 0
+    for name, ldif in parsed:
+        if go_on or not refused:
+            seen = preview(
+                entries, ldif.records, go_on=go_on, strict=not source.directory.is_remote
+            )
+            entries = seen.entries
+            refused, tried = refused + _tell(name, seen.applied), tried + len(seen.applied)
+    _conclude(sum(len(ldif.records) for _, ldif in parsed), tried, refused)
+    click.echo("dry run: nothing was changed; `config diff` shows the attributes")
+    return 1 if refused else 0
 
 
 @config.command()
-def check() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@told
+def check(*, as_json: bool) -> int:
     """Say everything that is wrong with the configuration.
 
-    Exit status 1 when an entry or a value had to be set aside.
+    Exit status 1 when an entry or a value had to be set aside, or when the directory cannot be
+    reached and its local copy was looked at instead.
     """
-    snapshot = _snapshot()
-    _report(snapshot.problems)
-    errors = sum(problem.severity == "error" for problem in snapshot.problems)
-    click.echo(f"{len(snapshot.problems)} problems, {errors} of them errors")
-    if errors:
-        raise SystemExit(1)
+    source = _source()
+    with quiet():
+        problems = source.snapshot().problems
+        outage = source.outage()
+    errors = sum(problem.severity == "error" for problem in problems)
+    if as_json:
+        fields = ("severity", "dn", "attribute", "reason")
+        shown = [{name: getattr(one, name) for name in fields} for one in problems]
+        print_json({"outage": outage.text() if outage else None, "problems": shown})
+    else:
+        if outage is not None:
+            click.echo(f"the directory is unreachable: {inert(outage.text())}")
+        _report(problems)
+        click.echo(f"{len(problems)} problems, {errors} of them errors")
+    return 1 if errors or outage is not None else 0
 
 
 @config.command()
-def show() -> None:
+@told
+def show() -> int:
     """Show AEs, exporters, rules, queues and storages as they are understood."""
     from rich.console import Console  # noqa: PLC0415 - only this command needs it
 
     from workers.commands.configuration_tables import tables  # noqa: PLC0415
 
-    snapshot = _snapshot()
-    console = Console()
+    source = _source()
+    with quiet():
+        snapshot = source.snapshot()
+    outage = source.outage()
+    if outage is not None:
+        click.echo(f"the directory is unreachable: {inert(outage.text())}", err=True)
+    console = Console(file=sys.stdout)
     for table in tables(snapshot):
         console.print(table)
     _report(snapshot.problems)
+    return 0
 
 
 def _source() -> "ConfigurationSource":
     from archive.configuration.settings import Settings  # noqa: PLC0415 - see the package
     from archive.configuration.source import open_source  # noqa: PLC0415
-    from archive.errors import DicomqError  # noqa: PLC0415
 
-    try:
-        return open_source(Settings.from_environment())
-    except DicomqError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _snapshot() -> "Snapshot":
-    from archive.errors import DicomqError  # noqa: PLC0415 - see the package
-
-    try:
-        return _source().snapshot()
-    except DicomqError as error:
-        raise click.ClickException(str(error)) from error
+    return open_source(Settings.from_environment())
 
 
 def _problems(source: "ConfigurationSource") -> "tuple[Problem, ...]":
@@ -120,13 +164,21 @@ def _tell(name: str, done: "Iterable[Applied]") -> int:
     refused = 0
     for one in done:
         operation = type(one.record).__name__.removesuffix("Record").lower()
-        click.echo(f'{operation} "{one.record.dn}"')
+        click.echo(f'{operation} "{inert(one.record.dn)}"')
         if one.refusal is not None:
             refused += 1
-            click.echo(f"{name} line {one.record.line}: {one.refusal}", err=True)
+            click.echo(f"{name} line {one.record.line}: {inert(one.refusal)}", err=True)
     return refused
 
 
-def _report(problems: "Iterable[Problem]") -> None:
-    for problem in problems:
-        click.echo(f"{problem.severity}: {problem.dn}: {problem.attribute} {problem.reason}")
+def _conclude(given: int, tried: int, refused: int) -> None:
+    """Say how many records were applied, if not all were."""
+    if refused:
+        counts = f"{tried - refused} records applied, {refused} refused"
+        click.echo(f"{counts}, {given - tried} not tried", err=True)
+
+
+def _report(problems: "Sequence[Problem]") -> None:
+    if problems:
+        rows = [(one.severity, one.dn, one.attribute, one.reason) for one in problems]
+        print_table(("severity", "entry", "attribute", "what is wrong"), rows)

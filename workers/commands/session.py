@@ -89,12 +89,19 @@ def session(*, wait_s: float = 5.0) -> Iterator[Session]:
     from archive.configuration.settings import Settings  # noqa: PLC0415
     from archive.ledger.connection import Ledger  # noqa: PLC0415
 
-    # What goes wrong is printed by the command; `config check` tells what is wrong elsewhere.
-    logging.disable(logging.CRITICAL)
-    try:
+    # `config check` tells what is wrong elsewhere.
+    with quiet():
         settings = Settings.from_environment()
         with Ledger(settings.database_url, max_connections=2, wait_s=wait_s) as ledger:
             yield Session(settings, ledger, LateSource(settings), SYSTEM_CLOCK, _actor())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing: what goes wrong is printed by the command."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
     finally:
         logging.disable(logging.NOTSET)
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from archive.errors import InvalidValueError
 from archive.ledger import monitoring
 from archive.ledger.monitoring import CommitmentFilter, CommitmentRow
+from archive.ledger.reloads import ask_for_reload
 from workers.monitor.handler import NotFoundError
 from workers.monitor.parameters import MOST, flag_of, instant_of, number_of, text_of
 from workers.monitor.rest import Call, Endpoint, Parameter, Reply
@@ -59,8 +60,9 @@ def _set(json: Mapping[str, object]) -> dict[str, object]:
 
 
 def _reload(call: Call) -> Reply:
-    """Read the configuration; every process sees changes by itself within seconds."""
-    call.services.source.snapshot()
+    """Have all processes read the configuration; they see changes by themselves within seconds."""
+    with call.services.ledger.transaction() as tx:
+        ask_for_reload(tx)
     return Reply(204)
 
 
