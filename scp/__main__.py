@@ -19,6 +19,7 @@ from archive.configuration.source import open_source
 from archive.errors import DicomqError
 from archive.ledger.connection import Ledger
 from archive.ledger.migrations import Stage
+from archive.ledger.reloads import following_reloads
 from archive.telemetry import configure_checkpoint, configure_logging, log_event
 from scp.health import verify
 from scp.server import Address, ScpServer, listening_connection
@@ -72,7 +73,10 @@ def run(settings: Settings, options: argparse.Namespace, stop: threading.Event) 
         port=connection.port or 0 if options.port is None else options.port,
         configured_port=connection.port if options.port is None else None,
     )
-    with closing(Ledger(settings.database_url, max_connections=_POOL_SIZE)) as ledger:
+    with (
+        closing(Ledger(settings.database_url, max_connections=_POOL_SIZE)) as ledger,
+        following_reloads(ledger, source.reload),
+    ):
         ledger.migrate(Stage.PRE)
         server = ScpServer(source, ledger, settings, address=address, clock=SYSTEM_CLOCK)
         storages = server.acceptance.storages(snapshot)

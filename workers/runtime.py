@@ -8,6 +8,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.configuration.settings import Settings
 from archive.configuration.source import ConfigurationSource, open_source
 from archive.ledger.connection import Ledger
+from archive.ledger.reloads import following_reloads
 from archive.model.task import TaskKind
 from workers.leases import LeaseConfig, LeaseKeeper
 from workers.metrics import WorkerMetrics, served
@@ -52,6 +53,7 @@ def open_runtime(
     keeper = LeaseKeeper(ledger, config, SYSTEM_CLOCK)
     metrics = WorkerMetrics()
     serving = ExitStack()
+    serving.enter_context(following_reloads(ledger, source.reload))
     serving.enter_context(served(metrics.registry, settings))
     services = RunnerServices(
         ledger=ledger,

@@ -7,6 +7,7 @@ changed before that, in place. Private to Flower 2.2, hence the pin and the smok
 import atexit
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.errors import DicomqError
 from archive.ledger.connection import Ledger
+from archive.ledger.reloads import following_reloads
 from workers.monitor.access import Roles, guarded, is_loopback, is_protected, parse_roles
 from workers.monitor.bulk_jobs import BulkJobs
 from workers.monitor.openapi import rest_routes
@@ -98,12 +100,14 @@ def _refuse_anonymous() -> None:
 def _services(settings: Settings) -> Services:
     ledger = Ledger(settings.database_url, max_connections=2 * THREADS)
     jobs, recent = BulkJobs(), Recent(SYSTEM_CLOCK)
-    for each in (ledger.close, jobs.close, recent.close):
+    source, following = open_source(settings), ExitStack()
+    following.enter_context(following_reloads(ledger, source.reload))
+    for each in (ledger.close, jobs.close, recent.close, following.close):
         atexit.register(each)
     return Services(
         settings=settings,
         ledger=ledger,
-        source=open_source(settings),
+        source=source,
         clock=SYSTEM_CLOCK,
         executor=ThreadPoolExecutor(THREADS, "pages"),
         rest_executor=ThreadPoolExecutor(REST_THREADS, "rest"),
