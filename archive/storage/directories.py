@@ -9,10 +9,8 @@ from typing import Final
 
 _REMEMBERED: Final = 4096
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-
-ORDERED_FILE_SYSTEMS: Final = frozenset({"ext4", "xfs"})
-"""File systems with one journal for all metadata, in order: the fsync of a file also makes the
-names durable that it was given before, without an fsync of their directory."""
+_BLOCK_DEVICES: Final = Path("/sys/dev/block")
+_JOURNALS: Final = Path("/proc/fs/jbd2")
 
 
 class DurableDirectories:
@@ -58,7 +56,7 @@ class DurableDirectories:
 
     @cached_property
     def _entries_come_with_files(self) -> bool:
-        return file_system_of(self._root, _MOUNTS.read_text("utf-8")) in ORDERED_FILE_SYSTEMS
+        return has_one_journal(self._root)
 
     def _remember(self, directory: str) -> None:
         with self._lock:
@@ -77,18 +75,39 @@ def sync_directory(directory: Path | str) -> None:
         os.close(descriptor)
 
 
-def file_system_of(path: Path, mounts: str) -> str:
-    """Return the type of the file system on which `path` lies, empty when it is not known.
+def has_one_journal(path: Path) -> bool:
+    """Tell whether `path` lies on a file system that keeps all changes of names in one order.
+
+    XFS and ext4 with a journal do: the fsync of a file there makes the names durable that the
+    file was given before, without an fsync of their directories. Of others it is not known.
+    """
+    device = device_of(path)
+    match file_system_of(device, _MOUNTS.read_text("utf-8")):
+        case "xfs":
+            return True
+        case "ext4":
+            name = (_BLOCK_DEVICES / device).resolve().name
+            return any(_JOURNALS.glob(f"{name}-*"))
+        case _:
+            return False
+
+
+def device_of(path: Path) -> str:
+    """Return the number of the device on which `path` lies, as `major:minor`."""
+    device = path.stat().st_dev
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def file_system_of(device: str, mounts: str) -> str:
+    """Return the type of the file system on a device, empty when it is not known.
 
     Parameters
     ----------
     mounts
         The text of ``/proc/self/mountinfo`` (proc(5)).
     """
-    device = path.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
-        if number in fields.split()[2:3]:
+        if device in fields.split()[2:3]:
             return rest.partition(" ")[0]
     return ""

@@ -1,7 +1,6 @@
 """Files of a storage: durable when committed, in doubt until settled, swept after a crash."""
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from archive.errors import (
 )
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.base import IncomingFile
-from archive.storage.directories import file_system_of
+from archive.storage.directories import device_of, file_system_of, has_one_journal
 from archive.storage.filesystem import FileStorage, root_of
 from archive.storage.incoming import BUFFERED_BYTES
 from archive.storage.part10 import FileMeta, encode_file_header
@@ -107,13 +106,13 @@ def test_a_long_object(storage: FileStorage) -> None:
     assert stored.digest == f"sha256:{hashlib.sha256(b''.join(pieces)).hexdigest()}"
 
 
-def test_file_system_of_a_directory(tmp_path: Path) -> None:
-    device = tmp_path.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    line = f"36 35 {number} /root /mnt rw,noatime master:1 - xfs /dev/root rw,errors=continue"
-    other = f"36 35 0:{number} / / rw - ext4 /dev/x rw"
-    assert file_system_of(tmp_path, f"{other}\n{line}\n") == "xfs"
-    assert not file_system_of(tmp_path, other)
+def test_file_system_of_a_device(tmp_path: Path) -> None:
+    device = device_of(tmp_path)
+    line = f"36 35 {device} /root /mnt rw,noatime master:1 - xfs /dev/root rw,errors=continue"
+    other = f"36 35 0:{device} / / rw - ext4 /dev/x rw"
+    assert file_system_of(device, f"{other}\n{line}\n") == "xfs"
+    assert not file_system_of(device, other)
+    assert not has_one_journal(Path("/proc"))
 
 
 def test_a_taken_path_is_never_overwritten(storage: FileStorage) -> None:
