@@ -45,6 +45,8 @@ class Settings:
         at once.
     leading_wait_s
         How long an export or retrieve waits for the answer of a leading archive.
+    retrieve_claim_s
+        How long a C-MOVE waits for a retrieve worker to take it up, before it fails (A702).
     metrics_port
         Port on which a dispatcher or worker serves Prometheus metrics; None does not.
     metrics_address
@@ -69,6 +71,7 @@ class Settings:
     breaker_failures: int = 3
     association_idle_s: float = 1.0
     leading_wait_s: float = 30.0
+    retrieve_claim_s: float = 60.0
     log_level: str = "INFO"
     log_format: str = "text"
     metrics_port: int | None = None
@@ -219,6 +222,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_BREAKER_FAILURES": ("breaker_failures", _count),
     "DICOMQ_ASSOCIATION_IDLE_S": ("association_idle_s", _pause),
     "DICOMQ_LEADING_WAIT_S": ("leading_wait_s", _seconds),
+    "DICOMQ_RETRIEVE_CLAIM_S": ("retrieve_claim_s", _seconds),
     "DICOMQ_LOG_LEVEL": ("log_level", _log_level),
     "DICOMQ_LOG_FORMAT": ("log_format", _log_format),
     "DICOMQ_METRICS_PORT": ("metrics_port", _port),

@@ -8,9 +8,10 @@ from pynetdicom.events import Event
 
 from tests.fix_move import MoveClient
 from tests.fix_objects import generate_studies
-from tests.fix_peer import StoreScp
+from tests.fix_peer import StoreScp, send_files
 from tests.fix_process import wait_until
 from tests.fix_retrieve import Retrieval
+from tests.fix_scp import Site
 
 
 def test_killed_worker_is_replaced(retrieval: Retrieval, tmp_path: Path) -> None:
@@ -61,3 +62,18 @@ def test_killed_scp_does_not_stop_the_delivery(retrieval: Retrieval, tmp_path: P
     peer.stop()
     task = retrieval.system.wait_for_task("RETRIEVE", "COMPLETED")
     assert "completed:5" in (task.outcome_message or "")
+
+
+def test_no_retrieve_worker_runs(site: Site) -> None:
+    site.start(DICOMQ_RETRIEVE_CLAIM_S="0.5")
+    (study,) = generate_studies(site.data.parent / "o", studies=1, instances=2)
+    assert set(send_files(list(study.files.values()), site.port).statuses.values()) == {0}
+    client = MoveClient(site.port)
+    final = client.study(study)
+    assert (final.status, final.counts) == (0xA702, (None, 0, 2, 0))
+    assert final.comment == "no retrieve worker took it up within 0.5 s: start one"
+    assert [each.status for each in client.responses].count(0xFF00) == len(client.responses) - 1
+    with site.ledger.statement() as tx:
+        rows = tx.execute("SELECT status, reason FROM task").fetchall()
+    assert rows == [("CANCELED", final.comment)]
+    assert "scp.retrieve-ended" in site.log()
