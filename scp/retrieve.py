@@ -335,7 +335,7 @@ class _Relay:
             return RetrieveResult(RetrieveStatus.CANCELED, self._counts)
         if now - self._waiting_since < config.claim_s:
             return None
-        reason = f"no retrieve worker took it up within {config.claim_s:g} s"
+        reason = f"no retrieve worker took it up within {config.claim_s:g} s: start one"
         self._cancel(reason)
         return self._given_up(reason)
 
