@@ -1,5 +1,6 @@
 """Flower with our pages as a process, and a real Chromium that looks at it."""
 
+import json
 import os
 import sys
 import urllib.error
@@ -8,12 +9,17 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
+from archive.configuration.ldif import parse_ldif
+from archive.ledger import objects
+from archive.ledger.connection import Ledger
+from archive.model.entities import ObjectAttributes, Reception, StoredFile, StorePolicy
+from tests.fix_engine import DEVICE_DN
 from tests.fix_process import ROOT, RunningProcess, Spawn, free_port, missing, start_process
 from tests.fix_redis import RedisServer
 
@@ -27,6 +33,26 @@ CHROMIUM_OPTIONS = (
 )
 USERS = ("vera:watch", "otto:operate", "anna:administer")
 ROLES = ("vera:viewer", "otto:operator", "anna:admin")
+REST_PREFIX = "/dcm4chee-arc"
+EXPORTER_LDIF = f"""dn: dcmExporterID=PACS,{DEVICE_DN}
+changetype: add
+objectClass: dcmExporter
+dcmExporterID: PACS
+dcmURI: dicom:STORESCP
+dcmQueueName: Export1
+dicomAETitle: DCM4CHEE
+dicomDescription: To the PACS
+dcmIanDestination: IANSCP
+dcmStgCmtSCP: STORESCP
+
+dn: dcmExporterID=PLAIN,{DEVICE_DN}
+changetype: add
+objectClass: dcmExporter
+dcmExporterID: PLAIN
+dcmURI: dicom:STORESCP
+dcmQueueName: Export1
+dicomAETitle: DCM4CHEE
+"""
 SCREENSHOTS = Path(os.environ.get("TEST_SCREENSHOTS") or ROOT / "build" / "screenshots")
 
 
@@ -90,6 +116,17 @@ def start_monitor(
     return Monitor(url, start_process(argv, log=log, env=environment, ready=answers))
 
 
+def rest_answer(
+    rest: Monitor,
+    path: str,
+    method: str = "GET",
+    **more: Any,  # noqa: ANN401 - as `Monitor.ask` takes it
+) -> tuple[int, Any]:
+    """Return status and JSON of an answer of the REST interface."""
+    got = rest.ask(f"{REST_PREFIX}{path}", method, **more)
+    return got.status, json.loads(got.body) if got.body else None
+
+
 def protected() -> tuple[str, ...]:
     """Return the options that ask for a login and give the test users their roles."""
     return (f"--basic-auth={','.join(USERS)}", f"--roles={','.join(ROLES)}")
@@ -114,6 +151,37 @@ def monitor(monitor_environment: dict[str, str], tmp_path: Path) -> Iterator[Mon
     started = start_monitor(monitor_environment, tmp_path / "flower.log", *protected())
     yield started
     started.process.stop()
+
+
+@pytest.fixture
+def rest(monitor_environment: dict[str, str], request: pytest.FixtureRequest) -> Monitor:
+    """A Flower whose directory has the exporters PACS, and PLAIN that neither notifies nor asks."""
+    directory = EmbeddedDirectory(Path(monitor_environment["DICOMQ_DATA"]) / "directory.ldif")
+    for record in parse_ldif(EXPORTER_LDIF.encode()).records:
+        directory.apply(record)
+    monitor: Monitor = request.getfixturevalue("monitor")
+    return monitor
+
+
+@pytest.fixture
+def indexed(ledger: Ledger) -> Callable[..., None]:
+    """Put objects into the index: ``indexed("1.2", "1.2.1", "1.2.1.1", modality="CT")``."""
+
+    def store(study: str, series: str, instance: str, **attributes: str) -> None:
+        new = ObjectAttributes(
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+            sop_instance_uid=instance,
+            study_instance_uid=study,
+            series_instance_uid=series,
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            **attributes,  # type: ignore[arg-type] # texts only
+        )
+        file = StoredFile("fs1", instance, "1.2.840.10008.1.2.1", 9, 1, f"md5:{instance}")
+        reception = Reception("MOD", "DCM4CHEE")
+        with ledger.transaction() as tx:
+            objects.store_object(tx, new, file, reception, intents=(), policy=StorePolicy())
+
+    return store
 
 
 @pytest.fixture(scope="session")

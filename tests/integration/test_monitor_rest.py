@@ -1,49 +1,18 @@
 """The REST interface: paths, status codes and bodies as scripts for the reference expect them."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from archive.configuration.embedded import EmbeddedDirectory
-from archive.configuration.ldif import parse_ldif
 from archive.ledger import tasks
 from archive.ledger.connection import Ledger
 from archive.model.task import TaskStatus
-from tests.fix_engine import DEVICE_DN
+from tests.fix_monitor import REST_PREFIX as PREFIX
 from tests.fix_monitor import Monitor
-
-PREFIX = "/dcm4chee-arc"
-RS = f"{PREFIX}/aets/DCM4CHEE/rs"
-EXPORTER = f"""dn: dcmExporterID=PACS,{DEVICE_DN}
-changetype: add
-objectClass: dcmExporter
-dcmExporterID: PACS
-dcmURI: dicom:STORESCP
-dcmQueueName: Export1
-dicomAETitle: DCM4CHEE
-dicomDescription: To the PACS
-dcmIanDestination: IANSCP
-"""
-
-
-@pytest.fixture
-def rest(monitor_environment: dict[str, str], request: pytest.FixtureRequest) -> Monitor:
-    """A Flower whose directory has the exporter PACS."""
-    directory = EmbeddedDirectory(Path(monitor_environment["DICOMQ_DATA"]) / "directory.ldif")
-    for record in parse_ldif(EXPORTER.encode()).records:
-        directory.apply(record)
-    monitor: Monitor = request.getfixturevalue("monitor")
-    return monitor
-
-
-def answer(rest: Monitor, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:  # noqa: ANN401 - JSON
-    got = rest.ask(f"{PREFIX}{path}", method, **more)
-    return got.status, json.loads(got.body) if got.body else None
+from tests.fix_monitor import rest_answer as answer
 
 
 def export(rest: Monitor, study: str, query: str = "") -> dict[str, Any]:
@@ -76,7 +45,8 @@ REFUSALS = (
     ("/aets/NOBODY/rs/studies/1.2.3/export/PACS", 404),
     ("/aets/DCM4CHEE/rs/studies/1.x.3/export/PACS", 400),
     ("/aets/DCM4CHEE/rs/studies/1.2.3/export/PACS?scheduledTime=tomorrow", 400),
-    ("/aets/DCM4CHEE/rs/studies/1.2.3/export/PACS?only-stgcmt=true", 404),
+    ("/aets/DCM4CHEE/rs/studies/1.2.3/export/PLAIN?only-stgcmt=true", 404),
+    ("/aets/DCM4CHEE/rs/studies/1.2.3/export/PLAIN?only-ian=true", 404),
     ("/aets/DCM4CHEE/rs/studies/1.2.3/export/dicom:NOBODY", 404),
     ("/aets/DCM4CHEE/rs/studies/1.2.3/ian/dicom:IANSCP", 404),
     ("/aets/DCM4CHEE/rs/studies/1.2.3/ian/dicom:NOBODY", 404),
@@ -121,56 +91,19 @@ def test_cancel_reschedule_delete(rest: Monitor, ledger: Ledger) -> None:
     assert answer(rest, "/monitor/export") == (200, [])
 
 
-def test_csv_both_ways(rest: Monitor) -> None:
-    rows = "Study;Series\n1.2.3;1.2.3.1\n1.2.4;not a UID\n;x\n"
-    sent = rest.ask(
-        f"{RS}/studies/csv:1/series/csv:2/export/PACS",
-        "POST",
-        body=rows,
-        headers={"Content-Type": "text/csv;delimiter=semicolon"},
-    )
-
-    assert (sent.status, json.loads(sent.body)) == (202, {"count": 1})
-    assert "line 3" in sent.headers["Warning"]
-    listed = rest.ask(f"{PREFIX}/monitor/export?accept=text/csv")
-    assert listed.headers["Content-Type"].startswith("text/csv")
-    header, row = listed.body.splitlines()
-    assert header.startswith('"taskID","createdTime"')
-    assert '"1.2.3","1.2.3.1"' in row
-    assert rest.ask(f"{PREFIX}/monitor/export", headers={"Accept": "image/png"}).status == 406
-
-
 def test_lists(rest: Monitor) -> None:
-    assert answer(rest, "/export") == (200, [{"id": "PACS", "description": "To the PACS"}])
+    assert answer(rest, "/export") == (
+        200,
+        [{"id": "PACS", "description": "To the PACS"}, {"id": "PLAIN"}],
+    )
     names = [queue["name"] for queue in answer(rest, "/queue")[1]]
     assert {"Export1", "IANSCU"} <= set(names)
     assert answer(rest, "/queue?includeExporters=true") == (
         200,
-        [{"name": "Export1", "exporterIDs": ["PACS"]}],
+        [{"name": "Export1", "exporterIDs": ["PACS", "PLAIN"]}],
     )
     assert answer(rest, "/stgcmt") == (200, [])
     assert answer(rest, "/stgcmt/1.2.3", "DELETE")[0] == 404
-
-
-def test_matching(rest: Monitor) -> None:
-    for path in ("studies/export/PACS", "series/ian/IANSCP", "instances/stgcmt/STORESCP"):
-        found = answer(rest, f"/aets/DCM4CHEE/rs/{path}?PatientID=nobody", "POST")
-        assert found == (202, {"count": 0}), path
-    for path in ("studies/ian/NOBODY", "studies/export/NOBODY"):
-        assert answer(rest, f"/aets/DCM4CHEE/rs/{path}", "POST")[0] == 404, path
-    columns = "/aets/DCM4CHEE/dimse/STORESCP/studies/csv:1/export/dicom:DCM4CHEE"
-    text = {"Content-Type": "text/csv"}
-    sent = rest.ask(f"{PREFIX}{columns}", "POST", body="1.2.3\n1.2.4\n", headers=text)
-    assert (sent.status, json.loads(sent.body)) == (202, {"count": 2})
-
-
-def test_retrieve_is_queued(rest: Monitor) -> None:
-    path = "/aets/DCM4CHEE/dimse/STORESCP/studies/1.2.3/export/dicom:DCM4CHEE?dcmQueueName=Retrieve"
-
-    status, task = answer(rest, path, "POST")
-
-    assert (status, task["type"], task["queue"]) == (202, "RETRIEVE", "Retrieve")
-    assert answer(rest, "/monitor/retrieve/count") == (200, {"count": 1})
 
 
 def waits_for_peers(path: str) -> bool:

@@ -230,10 +230,13 @@ class PageHandler(Handler):
         Its name; the live part is the template of that name with ``_live``.
     tab
         Which entry of the navigation bar is active.
+    is_live
+        Whether it has a live part.
     """
 
     template = ""
     tab = ""
+    is_live = True
 
     @override
     def _send_to_login(self) -> bool:
@@ -245,7 +248,7 @@ class PageHandler(Handler):
     async def get(self, *names: str) -> None:
         """Answer with the page."""
         content = await self.run(self.load, *names)
-        part = self.request.headers.get("X-Part")
+        part = self.is_live and self.request.headers.get("X-Part")
         template = self.template.replace(".html", "_live.html") if part else self.template
         self.set_header("Vary", "X-Part")
         self.show(template, **content)

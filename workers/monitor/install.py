@@ -5,6 +5,7 @@ changed before that, in place. Private to Flower 2.2, hence the pin and the smok
 """
 
 import atexit
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from workers.monitor.routes import page_routes
 from workers.monitor.services import REST_THREADS, THREADS, Services
 from workers.monitor.template_loader import ChainLoader
 
+LOGGER = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 LOOPBACK = "127.0.0.1"
 
@@ -64,10 +66,10 @@ def _set_up(settings_of: Callable[[], Settings], originals: list[Any]) -> None:
     except (DicomqError, OSError) as error:
         msg = f"Flower cannot start: {error}"
         raise SystemExit(msg) from error
+    loader = ChainLoader((HERE / "templates", Path(urls.settings["template_path"])))
     urls.settings["dicomq"] = services
-    urls.settings["template_loader"] = ChainLoader(
-        (HERE / "templates", Path(urls.settings["template_path"]))
-    )
+    urls.settings["template_loader"] = loader
+    services.executor.submit(_prime, services, loader)
     static = url(
         r"/dicom/static/(.*)", StaticFileHandler, {"path": HERE / "static"}, "dicomq-static"
     )
@@ -75,6 +77,17 @@ def _set_up(settings_of: Callable[[], Settings], originals: list[Any]) -> None:
     own = [static, *page_routes(), *rest_routes(services.rest_prefix, root)]
     kept = [_with_checks(handler) for handler in originals]
     urls.handlers[:] = [*kept[:-1], *own, kept[-1]]
+
+
+def _prime(services: Services, loader: ChainLoader) -> None:
+    """Have at hand what the first visitor would wait for: configuration, numbers, templates."""
+    try:
+        services.source.snapshot()
+        services.start_counting()
+    except DicomqError as error:
+        LOGGER.warning("the pages cannot show anything yet: %s", error)
+    for template in sorted((HERE / "templates" / "dicomq").glob("*.html")):
+        loader.load(f"dicomq/{template.name}")
 
 
 def _refuse_anonymous() -> None:

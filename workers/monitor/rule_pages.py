@@ -30,6 +30,7 @@ class RulesPage(PageHandler):
 
     template = "rules.html"
     tab = "rules"
+    is_live = False
 
     @override
     def load(self, *_names: str) -> dict[str, Any]:
