@@ -22,7 +22,8 @@ from archive.ledger.migrations import Stage
 from archive.ledger.reloads import following_reloads
 from archive.telemetry import configure_checkpoint, configure_logging, log_event
 from scp.health import verify
-from scp.server import Address, ScpServer, listening_connection
+from scp.listening import Address, listening_connection
+from scp.server import ScpServer
 from scp.sweep import check_recent_files, sweep_storages
 
 SWEEP_INTERVAL_S: Final = 300.0

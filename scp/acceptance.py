@@ -23,22 +23,15 @@ from scp.negotiation import (
     sends,
 )
 from scp.receiving import StoreAssociation
-from scp.store import Session, rule_tags
+from scp.session import Session
 
 
 class Acceptance:
-    """Accepts or rejects associations by the configuration of the moment.
+    """Accepts or rejects associations by the configuration of the moment."""
 
-    Parameters
-    ----------
-    port
-        Port of the directory at which this process listens; None answers for every AE.
-    """
-
-    def __init__(self, source: ConfigurationSource, settings: Settings, port: int | None) -> None:
+    def __init__(self, source: ConfigurationSource, settings: Settings) -> None:
         self._source = source
         self._settings = settings
-        self._port = port
         self._lock = threading.Lock()
         self._accepted: list[StoreAssociation] = []
         self._storages: tuple[str, Storages] | None = None
@@ -75,7 +68,6 @@ class Acceptance:
             calling_aet=request.calling_aet,
             called_aet=request.called_aet,
             calling_host=host_name(peer) if asks_for_host(snapshot, decision) else peer,
-            rule_tags=rule_tags(snapshot, decision),
         )
 
     def _request(self, assoc: StoreAssociation, snapshot: Snapshot) -> AssociationRequest:
@@ -88,7 +80,7 @@ class Acceptance:
             calling_aet=calling,
             called_aet=str(primitive.called_ae_title).strip(),
             calling_addresses=names_among(address, names if _validates(snapshot) else ()),
-            port=self._port,
+            port=assoc.configured_port,
         )
 
 

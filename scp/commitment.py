@@ -171,7 +171,7 @@ def check_report_address(snapshot: Snapshot, calling_aet: str) -> None:
     if not _can_be_reached(snapshot, calling_aet):
         msg = (
             f"the report has nowhere to go: give {calling_aet} an AE entry with an installed "
-            "connection that has a dicomPort and no TLS"
+            "connection that has a dicomPort"
         )
         raise RefusedRequestError(NormalizedStatus.PROCESSING_FAILURE, msg)
 
@@ -182,7 +182,7 @@ def _can_be_reached(snapshot: Snapshot, title: str) -> bool:
 
 
 def _is_usable(connection: Connection) -> bool:
-    return connection.installed and connection.port is not None and not connection.is_tls
+    return connection.installed and connection.port is not None
 
 
 def _log_report(sender: str, report: Report, recorded: RecordedReport | None) -> None:

@@ -18,6 +18,7 @@ LENGTH_TOLERANCE: Final = 1024
 
 MAX_ASSOCIATE_LENGTH: Final = 1 << 20
 _CONTROL_LENGTH: Final = 4
+_TLS_HANDSHAKE: Final = 0x16
 
 _HEADER = struct.Struct(">BBL")
 _PDV_HEADER = struct.Struct(">LBB")
@@ -77,6 +78,11 @@ def parse_header(header: bytes | memoryview, max_length: int) -> tuple[PduType, 
         pdu_type = PduType(number)
     except ValueError:
         msg = f"unknown PDU type {number:02X}"
+        if number == _TLS_HANDSHAKE:
+            msg = (
+                "it speaks TLS on a port without: give the connection dicomTLSCipherSuite, or have "
+                "the peer call the port with TLS"
+            )
         raise ProtocolError(msg) from None
     limit = longest(pdu_type, max_length)
     if length > limit:

@@ -11,18 +11,16 @@ state machine, the association thread negotiates and serves DIMSE requests. Here
 
 What is relied on of pynetdicom: `DULServiceProvider._is_transport_event`, `_read_pdu_data`,
 `_process_recv_primitive`, `_decode_pdu`, `_recv_pdu`, `kill_dul`, `stop_dul`, `run_reactor`;
-`Association._reactor_checkpoint`, `_accepted_cx`; `RequestHandler._create_association`;
-`AssociationSocket.recv`. tests/integration/test_scp_receiving.py fails when one of them changes.
+`Association._reactor_checkpoint`, `_accepted_cx`; `AssociationSocket.recv`, and in
+`scp.listening` `RequestHandler._create_association`. tests/integration/test_scp_receiving.py
+fails when one of them changes.
 """
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from pynetdicom import evt
-from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import _MESSAGE_TYPES
@@ -30,7 +28,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import TRANSITION_TABLE
 from pynetdicom.pdu_primitives import A_ABORT, A_P_ABORT
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.transport import AssociationSocket
 from typing_extensions import override
 
 from archive import telemetry
@@ -188,6 +186,8 @@ class ReceivingProvider(DULServiceProvider):
         sock, stream = self.socket.socket, self.socket.stream
         if not stream.has_buffered and not self._waiting.wait(sock, self.artim_timer.remaining):
             return False
+        if not stream.is_readable:
+            return False
         self._read_pdu_data()
         return True
 
@@ -328,6 +328,8 @@ class StoreAssociation(Association):
         Set when the association is accepted, before anything can be received.
     session
         What the service knows of the association; not used here.
+    configured_port
+        Port of the directory on which it came; None when another one was asked for.
     """
 
     begin_object: BeginObject
@@ -336,6 +338,7 @@ class StoreAssociation(Association):
     def __init__(self, ae: ApplicationEntity, mode: str) -> None:
         super().__init__(ae, mode)
         self.session: Any = None
+        self.configured_port: int | None = None
         self.dul = ReceivingProvider(self)
         self.acse_timeout = ae.acse_timeout  # once more: the setters also tell the provider
         self.network_timeout = ae.network_timeout
@@ -355,39 +358,3 @@ class StoreAssociation(Association):
     def calling_aet(self) -> str | None:
         """AE title of the requestor, once it is known."""
         return str(self.requestor.ae_title).strip() or None
-
-
-class BindingServer(AssociationServer):
-    """A server that binds handlers to the events of each association.
-
-    Attributes
-    ----------
-    bound_events
-        pynetdicom's events and the handler of each.
-    """
-
-    bound_events: Sequence[tuple[evt.EventType, Callable[[evt.Event], object]]]
-
-
-class StoreRequestHandler(RequestHandler):
-    """Makes a `StoreAssociation` of an accepted connection."""
-
-    server: "BindingServer"
-
-    @override
-    def _create_association(self) -> StoreAssociation:
-        assoc = StoreAssociation(self.ae, MODE_ACCEPTOR)
-        assoc._server = self.server  # noqa: SLF001 - as pynetdicom's own request handler does
-        assoc.name = f"AcceptorThread@{self.client_address[0]}:{self.client_address[1]}"
-        assoc.set_socket(ReceivingSocket(assoc, self.request))
-        acceptor = assoc.acceptor
-        acceptor.maximum_length = self.ae.maximum_pdu_size
-        acceptor.ae_title = self.server.ae_title
-        acceptor.address_info = self.local
-        acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        acceptor.implementation_version_name = self.ae.implementation_version_name
-        acceptor.supported_contexts = deepcopy(self.server.contexts)
-        assoc.requestor.address_info = self.remote
-        for event, handler in self.server.bound_events:
-            assoc.bind(event, handler)
-        return assoc

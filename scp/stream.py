@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import AssociationAbortedError, PeerTimeoutError
+from archive.tls.channel import TlsSocket
 from scp.pdus import HEADER_LENGTH, PduType, longest, parse_header
 
 _READ_AHEAD: Final = 65536
@@ -49,7 +50,16 @@ class PduStream:
     @property
     def has_buffered(self) -> bool:
         """Whether bytes were read from the socket that nobody asked for yet."""
-        return self._end > self._start
+        if self._end > self._start:
+            return True
+        return isinstance(self._socket, TlsSocket) and self._socket.is_buffered()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is something to read once the socket is; TLS has messages of its own."""
+        if not isinstance(self._socket, TlsSocket):
+            return True
+        return self.has_buffered or self._socket.is_readable()
 
     def is_silent(self, limit_s: float) -> bool:
         """Wait for bytes, at most a quarter of the time for a PDU; tell whether none came."""
@@ -98,7 +108,7 @@ class PduStream:
         """
         taken = bytearray()
         while len(taken) < size:
-            if not self.has_buffered:
+            if self._end == self._start:
                 try:
                     self._fill(1)
                 except AssociationAbortedError:

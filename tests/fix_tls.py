@@ -175,3 +175,39 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
         stranger=stranger.issue("stranger"),
         strange_authority=stranger,
     )
+
+
+def tls_connection(port: int, *lines: str) -> str:
+    """Return LDIF that gives the archive's device a connection with TLS on `port`."""
+    connection = f"cn=dicom-tls,{DEVICE_DN}"
+    entry = [
+        f"dn: {connection}",
+        "changetype: add",
+        "objectClass: dicomNetworkConnection",
+        "objectClass: dcmNetworkConnection",
+        "cn: dicom-tls",
+        "dicomHostname: localhost",
+        f"dicomPort: {port}",
+        "dcmBindAddress: 127.0.0.1",
+        "dicomTLSCipherSuite: TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        "dicomTLSCipherSuite: TLS_AES_256_GCM_SHA384",
+        *lines,
+        "",
+    ]
+    reference = [
+        f"dn: dicomAETitle=DCM4CHEE,{DEVICE_DN}",
+        "changetype: modify",
+        "add: dicomNetworkConnectionReference",
+        f"dicomNetworkConnectionReference: {connection}",
+        "-",
+        "",
+    ]
+    return "\n".join([*entry, *reference])
+
+
+def device_stores(key: Path, trust: Path) -> str:
+    """Return LDIF that gives the archive's device its key and what it trusts."""
+    lines = [f"dn: {DEVICE_DN}", "changetype: modify"]
+    for attribute, path in (("dcmKeyStoreURL", key), ("dcmTrustStoreURL", trust)):
+        lines += [f"replace: {attribute}", f"{attribute}: {path.as_uri()}", "-"]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,259 @@
+"""Associations that come in over TLS, next to those without."""
+
+import contextlib
+import shutil
+import socket
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from scp.pdus import encode_command, encode_fragment
+from tests.fix_dcmtk import Dcmtk
+from tests.fix_objects import bundled
+from tests.fix_process import free_port, wait_until
+from tests.fix_scp import SECONDARY_CAPTURE, RawPeer, Site, small_dataset, store_command
+from tests.fix_tls import DEVICE_DN, Node, Pki, device_stores, tls_connection
+
+CONNECTION_DN = f"cn=dicom-tls,{DEVICE_DN}"
+
+
+@dataclass
+class TlsSite:
+    """A site with a port for TLS, and the files of its key and its trust."""
+
+    site: Site
+    port: int
+    key: Path
+    trust: Path
+    pki: Pki
+    contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
+
+    def context(self, node: Node | None) -> ssl.SSLContext:
+        """Return a peer's context with the certificate of `node`."""
+        context = ssl.create_default_context(cafile=str(self.pki.authority.file))
+        if node is not None:
+            context.load_cert_chain(node.cert, node.key)
+        return context
+
+    def peer(self, node: Node | None = None, context: ssl.SSLContext | None = None) -> "TlsPeer":
+        """Connect a peer with its own certificate, or that of `node`."""
+        return TlsPeer(self.port, context=context or self.context(node or self.pki.peer))
+
+    def wait_for_log(self, words: str) -> None:
+        """Wait until a process has said `words`."""
+        wait_until(lambda: words in self.site.log(), what=f"{words!r} in the log")
+
+
+@dataclass
+class TlsPeer(RawPeer):
+    """A raw peer over TLS."""
+
+    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sock = self.context.wrap_socket(self.sock, server_hostname="localhost")
+
+
+@pytest.fixture
+def tls_site(site: Site, pki: Pki, tmp_path: Path) -> TlsSite:
+    """A configured site; no process runs yet."""
+    key, trust = tmp_path / "key.pem", tmp_path / "trust.pem"
+    shutil.copy(pki.ours.both, key)
+    shutil.copy(pki.authority.file, trust)
+    port = free_port()
+    site.configure(device_stores(key, trust), tls_connection(port))
+    return TlsSite(site, port, key, trust, pki)
+
+
+@pytest.fixture
+def secure(tls_site: TlsSite) -> TlsSite:
+    """A site with one running SCP."""
+    tls_site.site.start()
+    tls_site.wait_for_log("message=listening")
+    return tls_site
+
+
+def test_dcmtk_stores_over_tls_and_without(
+    secure: TlsSite, dcmtk: Dcmtk, bundled_file: Path
+) -> None:
+    peer, authority = secure.pki.peer, secure.pki.authority
+    options = ("+tls", str(peer.key), str(peer.cert), "+cf", str(authority.file))
+    done = dcmtk.storescu(bundled_file, port=secure.port, options=options)
+    assert done.returncode == 0, done.stdout
+    assert secure.site.count("instance") == 1
+    done = dcmtk.echoscu(secure.site.port)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def bundled_file() -> Path:
+    """A CT image."""
+    return Path(bundled("CT_small.dcm"))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_objects_of_all_sizes_arrive_whole(secure: TlsSite, version: ssl.TLSVersion) -> None:
+    context = secure.context(secure.pki.peer)
+    context.minimum_version = context.maximum_version = version
+    with secure.peer(context=context) as peer:
+        peer.associate()
+        for number, pixels in enumerate((0, 16_384, 5_000_001)):
+            uid = f"1.2.3.4.1.{number}"
+            assert peer.store(uid, small_dataset(uid, pixels=pixels)).status == 0
+        peer.release()
+    sizes = sorted(path.stat().st_size for path in secure.site.files())
+    assert sizes[-1] > 5_000_000
+    assert len(sizes) == 3
+
+
+def test_messages_that_come_in_one_record_are_all_answered(secure: TlsSite) -> None:
+    """What is decrypted already makes no socket readable."""
+    with secure.peer() as peer:
+        peer.associate()
+        requests = []
+        for number in (1, 2, 3):
+            uid = f"1.2.3.4.1.{number}"
+            requests.append(encode_command(1, store_command(number, SECONDARY_CAPTURE, uid)))
+            requests.append(encode_fragment(1, small_dataset(uid, pixels=64), control=2))
+        peer.send(b"".join(requests))
+        assert [peer.reply().message_id for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (None, "it showed no certificate: have it use one"),
+        ("stranger", "its certificate comes from no authority that we trust"),
+        ("expired", "its certificate has expired: the peer has to renew it"),
+    ],
+)
+def test_a_peer_without_a_good_certificate_is_refused(
+    secure: TlsSite, who: str | None, words: str
+) -> None:
+    node = getattr(secure.pki, who) if who else None
+    with (
+        pytest.raises((OSError, ConnectionError)),
+        TlsPeer(secure.port, context=secure.context(node)) as peer,
+    ):
+        peer.associate()
+    secure.wait_for_log(words)
+    assert f"no TLS on port {secure.port}" in secure.site.log()
+
+
+def test_no_certificate_is_needed_where_the_directory_says_so(tls_site: TlsSite) -> None:
+    tls_site.site.modify(CONNECTION_DN, dcmTLSNeedClientAuth="FALSE")
+    tls_site.site.start()
+    with TlsPeer(tls_site.port, context=tls_site.context(None)) as peer:
+        peer.associate()
+        peer.release()
+
+
+def test_a_peer_with_another_suite_or_version_is_refused(secure: TlsSite) -> None:
+    context = secure.context(secure.pki.peer)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    with pytest.raises(ssl.SSLError):
+        secure.peer(context=context)
+    secure.wait_for_log("no cipher suite in common")
+
+
+def test_plain_dicom_on_the_port_for_tls(secure: TlsSite) -> None:
+    with RawPeer(secure.port) as peer, pytest.raises(ConnectionError):
+        peer.associate()
+    secure.wait_for_log(f"speaks plain DICOM on port {secure.port}")
+
+
+def test_tls_on_the_plain_port(secure: TlsSite) -> None:
+    with pytest.raises(OSError, match=r"\w"):
+        TlsPeer(secure.site.port, context=secure.context(secure.pki.peer))
+    secure.wait_for_log("it speaks TLS on a port without")
+
+
+def test_peers_that_stop_in_the_handshake_hold_nobody_up_and_are_dropped(
+    tls_site: TlsSite,
+) -> None:
+    tls_site.site.modify(CONNECTION_DN, dcmAARQTimeout="700")
+    tls_site.site.start()
+    silent = [socket.create_connection(("127.0.0.1", tls_site.port)) for _ in range(20)]
+    for each in silent:
+        each.sendall(b"\x16\x03\x01")
+    with tls_site.peer() as peer:
+        peer.associate()
+        peer.release()
+    for each in silent:
+        each.settimeout(20)
+        with contextlib.suppress(ConnectionResetError):
+            assert each.recv(1) == b""
+        each.close()
+    tls_site.wait_for_log("did not finish the handshake within 0.7 s (dcmAARQTimeout)")
+
+
+def test_an_association_left_in_an_object_is_ended(tls_site: TlsSite) -> None:
+    tls_site.site.modify(CONNECTION_DN, dcmIdleTimeout="700")
+    tls_site.site.start()
+    with tls_site.peer() as peer:
+        peer.associate()
+        peer.begin_store("1.2.3")
+        kind, _ = peer.receive()
+        assert kind in {0, 7}
+
+
+def test_a_renewed_certificate_holds_at_once(secure: TlsSite) -> None:
+    with secure.peer() as peer:
+        before = peer.sock.getpeercert()  # type: ignore[attr-defined] # it is one of ssl
+    renewed = secure.pki.authority.issue("renewed")
+    shutil.copy(renewed.both, secure.key)
+    with secure.peer() as peer:
+        after = peer.sock.getpeercert()  # type: ignore[attr-defined]
+        peer.associate()
+        peer.release()
+    assert before["serialNumber"] != after["serialNumber"]
+
+
+def test_a_key_that_is_missing_is_named_and_used_when_it_comes(tls_site: TlsSite) -> None:
+    tls_site.key.unlink()
+    tls_site.site.start()
+    tls_site.wait_for_log("key.pem of dcmKeyStoreURL cannot be read: No such file or directory")
+    shutil.copy(tls_site.pki.ours.both, tls_site.key)
+    with tls_site.peer() as peer:
+        peer.associate()
+        peer.release()
+
+
+def test_ports_open_and_close_with_the_directory(site: Site, pki: Pki) -> None:
+    site.start()
+    port = free_port()
+    site.configure(device_stores(pki.ours.both, pki.authority.file), tls_connection(port))
+    tls_site = TlsSite(site, port, pki.ours.both, pki.authority.file, pki)
+    tls_site.wait_for_log("message=listening")
+    with tls_site.peer() as peer:
+        peer.associate()
+        site.modify(CONNECTION_DN, dicomInstalled="FALSE")
+        tls_site.wait_for_log("message=closed")
+        assert peer.store("1.2.3", small_dataset("1.2.3")).status == 0
+        peer.release()
+    with pytest.raises(ConnectionRefusedError):
+        tls_site.peer()
+
+
+def test_a_device_with_tls_alone(tls_site: TlsSite) -> None:
+    tls_site.site.modify(f"cn=dicom,{DEVICE_DN}", dicomInstalled="FALSE")
+    tls_site.site.start()
+    with tls_site.peer() as peer:
+        peer.associate()
+        assert peer.store("1.2.3", small_dataset("1.2.3")).status == 0
+        peer.release()
+    assert "no TLS" not in tls_site.site.log()
+
+
+def test_associations_over_tls_end_with_the_process(secure: TlsSite) -> None:
+    with secure.peer() as peer:
+        peer.associate()
+        assert secure.site.processes[0].stop() == 0
+        kind, _ = peer.receive()
+        assert kind == 7
