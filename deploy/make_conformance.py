@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.uid import UID
 
 from archive.configuration.decode import Variables
@@ -25,12 +26,15 @@ from archive.model.commitment import (
     reason_words,
 )
 from archive.model.durations import format_duration
+from archive.model.query import ATTRIBUTES, Computed, Level
 from archive.model.retrieval import RetrieveStatus
 from archive.model.status import Service, classify
 from archive.storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp.commitment import NormalizedStatus
+from scp.listening import DEFAULT_IDLE_TIMEOUT_S, DEFAULT_REQUEST_TIMEOUT_S
 from scp.matching import FindStatus
-from scp.rejection import REJECTION_CODES
+from scp.negotiation import DEFAULT_PDU_LENGTH
+from scp.rejection import REJECTION_CODES, REVOCATION_CODES
 from scp.statuses import StoreStatus
 from workers.notification import notification_attributes
 from workers.route import TimeLimits
@@ -42,6 +46,7 @@ ANY_STATUS = (
     *(0x0000, 0x0001, 0x0105, 0x0106, 0x0107, 0x0110, 0x0111, 0x0112, 0x0116, 0x0117, 0x0118),
     *(0x0119, 0x0120, 0x0121, 0x0122, 0x0124, 0x0210, 0x0211, 0x0212, 0x0213),
 )
+MATCHED_BELOW = (Computed.MODALITIES, Computed.SOP_CLASSES)
 ASKED = (0x0000, 0x0110, 0x0112, 0x0115, 0x0119, 0x0122, 0x0123, 0x0124, 0x0211, 0x0213)
 STORED = (0x0000, 0xB000, 0xB006, 0xB007, 0xA700, 0xA900, 0xC000, 0x0122, 0x0124)
 MOVED = (0x0000, 0xFF00, 0xB000, 0xA701, 0xA702, 0xA801, 0xA900, 0xC000, 0xFE00)
@@ -172,15 +177,62 @@ def limits() -> str:
     )
 
 
-def implementation() -> str:
-    """Return what identifies the implementation."""
+def associations() -> str:
+    """Return the parameters of all associations (PS3.2 table N.7-1)."""
     return rows(
-        ("item", "value"),
+        ("name", "value"),
         (
+            ("Application Context Name", "1.2.840.10008.3.1.1.1"),
             ("Implementation Class UID", IMPLEMENTATION_CLASS_UID),
             ("Implementation Version Name", IMPLEMENTATION_VERSION_NAME),
+            ("longest PDU offered", f"{DEFAULT_PDU_LENGTH} bytes (dcmReceivePDULength)"),
+            ("asynchronous operations", "not negotiated: one message at a time"),
+            ("wait for A-ASSOCIATE-RQ", f"{DEFAULT_REQUEST_TIMEOUT_S:g} s (dcmAARQTimeout)"),
+            ("idle association", f"{DEFAULT_IDLE_TIMEOUT_S:g} s (dcmIdleTimeout)"),
+            (
+                "associations accepted",
+                "dcmLimitOpenAssociations, dcmLimitAssociationsInitiatedBy; no limit when absent",
+            ),
+            (
+                "associations opened",
+                "dcmMaxTasksParallel of a queue, dcmMultipleStoreAssociations",
+            ),
         ),
     )
+
+
+def commit_failures() -> str:
+    """Return when each failure reason is reported (PS3.2 table N.5-16)."""
+    when = {
+        FailureReason.PROCESSING_FAILURE: (
+            "no copy passes verification, there is none, or COMMITTED_BY is not fulfilled"
+        ),
+        FailureReason.NO_SUCH_OBJECT_INSTANCE: "the index has no such instance, or it is rejected",
+        FailureReason.CLASS_INSTANCE_CONFLICT: "the instance is of another SOP class",
+    }
+    return rows(
+        ("failure reason", "sent when"),
+        [(reason_words(each), when.get(each, "code is not supported")) for each in FailureReason],
+    )
+
+
+def query_keys() -> str:
+    """Return the attributes that queries match and return, by level."""
+    levels = tuple(Level)
+    lines = [
+        (
+            each.level,
+            keyword_for_tag(each.tag) or each.key,
+            f"({each.key[:4]},{each.key[4:]})",
+            "returned"
+            if each.computed and each.computed not in MATCHED_BELOW
+            else "matched, returned",
+        )
+        for each in sorted(
+            ATTRIBUTES.values(), key=lambda each: (levels.index(each.level), each.tag)
+        )
+    ]
+    return rows(("level", "attribute", "tag", "use"), lines)
 
 
 def verification() -> str:
@@ -197,9 +249,9 @@ def verification() -> str:
     )
 
 
-def rejections() -> str:
-    """Return the titles of documents that reject."""
-    lines = [(value, scheme, name) for (value, scheme), name in REJECTION_CODES.items()]
+def titles(codes: Mapping[tuple[str, str], str]) -> str:
+    """Return titles of key object selection documents."""
+    lines = [(value, scheme, name) for (value, scheme), name in codes.items()]
     return rows(("code value", "scheme", "meaning"), lines)
 
 
@@ -207,7 +259,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "services": services,
     "storage": storage,
     "syntaxes": syntaxes,
-    "implementation": implementation,
+    "associations": associations,
     "limits": limits,
     "store-scu": lambda: behaviour(Service.C_STORE, STORED),
     "store-scp": lambda: answers(StoreStatus),
@@ -221,7 +273,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "reasons": reasons,
     "properties": properties,
     "verification": verification,
-    "rejections": rejections,
+    "commit-failures": commit_failures,
+    "query-keys": query_keys,
+    "rejections": lambda: titles(REJECTION_CODES),
+    "revocations": lambda: titles(REVOCATION_CODES),
     "notification": lambda: rows(("attribute", "type"), notification_attributes()),
 }
 
