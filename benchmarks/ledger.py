@@ -148,14 +148,13 @@ def looks(ledger: Ledger, service: Operations, rounds: int) -> Iterator[Measurem
     for name, wanted in filters.items():
         yield timed(f"count: {name}", partial(service.count, wanted), rounds=rounds)
     yield timed("show a task", lambda: list(service.show(77_777).history), rounds=rounds)
-    yield timed("batches", lambda: service.batches(TaskFilter()), rounds=rounds, limit_ms=None)
+    yield timed("batches", lambda: service.batches(TaskFilter()), rounds=rounds)
     with ledger.statement() as tx:
-        yield timed("queues", lambda: gates.queue_loads(tx, DEVICE), rounds=rounds, limit_ms=None)
+        yield timed("queues", lambda: gates.queue_loads(tx, DEVICE), rounds=rounds)
         yield timed(
             "destinations",
             lambda: gates.destination_loads(tx, DEVICE),
             rounds=rounds,
-            limit_ms=None,
         )
 
 

@@ -106,6 +106,23 @@ _ORDERS: dict[PageOrder, tuple[LiteralString, LiteralString]] = {
 }
 
 
+# The same for a page of one status.
+_BY_STATUS: dict[PageOrder, tuple[LiteralString, LiteralString]] = {
+    PageOrder.UPDATED: (
+        "status, updated_time, pk",
+        "(status, updated_time, pk) > ({status}, %(after)s, %(after_pk)s)",
+    ),
+    PageOrder.UPDATED_DESCENDING: (
+        "status DESC, updated_time DESC, pk DESC",
+        "(status, updated_time, pk) < ({status}, %(after)s, %(after_pk)s)",
+    ),
+}
+_FROM: LiteralString = "status >= {status}"
+_TO: LiteralString = "status <= {status}"
+_SINCE: LiteralString = "(status, updated_time) >= ({status}, %(updated_since)s)"
+_UNTIL: LiteralString = "(status, updated_time) < ({status}, %(updated_until)s)"
+
+
 @dataclass(frozen=True, slots=True)
 class NewPlace:
     """Where rescheduled exports go instead; None leaves a column as it is."""
@@ -171,16 +188,20 @@ def page(
     limit: int = 50,
 ) -> list[Task]:
     """Return a page of matching tasks; the next one begins after the key of its last task."""
-    ordering, beyond = _ORDERS[order]
-    conditions, parameters = _conditions(wanted)
-    parameters |= {"limit": limit}
+    parameters: dict[str, Any] = {"limit": limit}
     if after is not None:
-        conditions.append(sql.SQL(beyond))
         parameters |= {"after": after.time, "after_pk": after.task_pk}
         parameters |= {f"after_{place}": word for place, word in enumerate(after.words)}
-    query = _compose("page", conditions, sql.SQL(ordering))
+    if wanted.statuses and order in _BY_STATUS:
+        query, values = _page_by_status(wanted, order, after)
+    else:
+        ordering, beyond = _ORDERS[order]
+        conditions, values = _conditions(wanted)
+        if after is not None:
+            conditions.append(sql.SQL(beyond))
+        query = _compose("page", conditions, sql.SQL(ordering))
     with tx.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(query, parameters).fetchall()
+        rows = cursor.execute(query, parameters | values).fetchall()
     return [task_of_row(row) for row in rows]
 
 
@@ -319,6 +340,39 @@ def _conditions(wanted: TaskFilter) -> tuple[list[sql.Composable], dict[str, Any
             conditions.append(sql.SQL(until))
             parameters[f"{name}_until"] = span.until
     return conditions, parameters
+
+
+def _page_by_status(
+    wanted: TaskFilter, order: PageOrder, after: PagePosition | None
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """Return the statement for a page of some statuses: a page of each, merged."""
+    queries = load_queries("operations")
+    ordering, beyond = _BY_STATUS[order]
+    shared, parameters = _conditions(replace(wanted, statuses=()))
+    bounds = _status_bounds(wanted, beyond if after is not None else None)
+    pages = []
+    for place, status in enumerate(dict.fromkeys(wanted.statuses)):
+        parameters[f"status_{place}"] = status
+        name = sql.Placeholder(f"status_{place}")
+        conditions = [*shared, *(sql.SQL(bound).format(status=name) for bound in bounds)]
+        pages.append(
+            sql.SQL(queries["page_of_status"]).format(
+                conditions=sql.SQL(" AND ").join(conditions), order=sql.SQL(ordering)
+            )
+        )
+    merged = sql.SQL(") UNION ALL (").join(pages)
+    return sql.SQL(queries["merged_pages"]).format(
+        pages=sql.SQL("({})").format(merged), order=sql.SQL(_ORDERS[order][0])
+    ), parameters
+
+
+def _status_bounds(wanted: TaskFilter, beyond: LiteralString | None) -> list[LiteralString]:
+    """Return where the page of a status begins and ends in its index, as tightly as is known."""
+    above: list[LiteralString] = [_SINCE] if wanted.updated.since is not None else []
+    below: list[LiteralString] = [_UNTIL] if wanted.updated.until is not None else []
+    if beyond is not None:
+        (below if "<" in beyond else above).append(beyond)
+    return [*(above or [_FROM]), *(below or [_TO])]
 
 
 def _compose(

@@ -258,6 +258,44 @@ def test_walk_visits_each_task_once(ledger: Ledger, service: Operations) -> None
     assert list(service.walk(TaskFilter(), limit=0)) == []
 
 
+@pytest.mark.parametrize("order", PageOrder)
+@pytest.mark.parametrize(
+    "statuses", [(S.FAILED,), (S.FAILED, S.CANCELED), (S.COMPLETED, S.FAILED, S.FAILED)]
+)
+def test_pages_of_statuses_are_parts_of_the_whole(
+    ledger: Ledger, service: Operations, order: PageOrder, statuses: tuple[TaskStatus, ...]
+) -> None:
+    """In order, also among equal times, from any task on, and within any range of changes."""
+    for status in (S.FAILED, S.CANCELED, S.COMPLETED, S.WARNING) * 3:
+        put(ledger, status)
+    with ledger.statement() as tx:
+        tx.execute(
+            "UPDATE task SET updated_time = date_trunc('day', now()) + mod(pk, 4) * interval '1 h'"
+        )
+    whole = [task for task in service.walk(TaskFilter(), order=order) if task.status in statuses]
+    wanted = TaskFilter(statuses=statuses)
+    assert service.page(wanted, order=order) == whole
+    for place, task in enumerate(whole):
+        after = position_of(task, order)
+        rest = whole[place + 1 :]
+        assert service.page(wanted, order=order, after=after) == rest
+        assert service.page(wanted, order=order, after=after, limit=2) == rest[:2]
+    since = min(task.updated_time for task in whole)
+    until = since + timedelta(hours=2)
+    spans = [
+        (TimeRange(since=until), lambda time: time >= until),
+        (TimeRange(until=until), lambda time: time < until),
+        (TimeRange(since, until), lambda time: since <= time < until),
+    ]
+    for span, matches in spans:
+        narrowed = [task for task in whole if matches(task.updated_time)]
+        assert service.page(replace(wanted, updated=span), order=order) == narrowed
+        if len(narrowed) > 1:
+            after = position_of(narrowed[0], order)
+            page = service.page(replace(wanted, updated=span), order=order, after=after)
+            assert page == narrowed[1:]
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [

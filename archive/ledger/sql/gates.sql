@@ -15,14 +15,23 @@ RETURNING pg_notify('dicomq_task', '');
 SELECT queue_name, paused_time, actor, reason FROM queue_pause WHERE device_name = %(device_name)s ORDER BY queue_name;
 
 -- queue_loads --
--- How many tasks of each queue stand in each status, how many of them are in flight and due, and since when.
-SELECT queue_name, status, count(*),
-       count(*) FILTER (WHERE status = 'IN PROCESS' OR dispatched_time IS NOT NULL),
-       count(*) FILTER (WHERE status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND scheduled_time <= clock_timestamp()),
-       min(scheduled_time) FILTER (WHERE status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')
-                                     AND scheduled_time <= clock_timestamp())
-FROM task
-WHERE device_name = %(device_name)s AND (status IN ('SCHEDULED', 'SCHEDULED FOR RETRY', 'IN PROCESS'))
+-- How many tasks of each queue stand in each status, how many of them are in flight and due, and since when: those
+-- that wait, from task_waiting alone, and those in flight, which are few.
+SELECT queue_name, status, sum(tasks)::bigint, sum(in_flight)::bigint, sum(due)::bigint, min(oldest_due)
+FROM (
+    SELECT queue_name, status, count(*) AS tasks, 0 AS in_flight,
+           count(*) FILTER (WHERE scheduled_time <= statement_timestamp()) AS due,
+           min(scheduled_time) FILTER (WHERE scheduled_time <= statement_timestamp()) AS oldest_due
+    FROM task
+    WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
+    GROUP BY queue_name, status
+    UNION ALL
+    SELECT queue_name, status, count(*), count(*), count(*) FILTER (WHERE status <> 'IN PROCESS'),
+           min(scheduled_time) FILTER (WHERE status <> 'IN PROCESS')
+    FROM task
+    WHERE device_name = %(device_name)s AND (status = 'IN PROCESS' OR dispatched_time IS NOT NULL)
+    GROUP BY queue_name, status
+) part
 GROUP BY queue_name, status;
 
 -- pause_destination --
@@ -51,10 +60,19 @@ WHERE device_name = %(device_name)s AND (paused_time IS NOT NULL OR failures > 0
 ORDER BY remote_aet;
 
 -- destination_loads --
--- How many tasks wait for each destination.
-SELECT coalesce(remote_aet, ''), count(*) FROM task
-WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')
-GROUP BY coalesce(remote_aet, '');
+-- How many tasks wait for each destination, read as for queue_loads.
+SELECT remote_aet, sum(tasks)::bigint
+FROM (
+    SELECT coalesce(remote_aet, '') AS remote_aet, count(*) AS tasks FROM task
+    WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
+    GROUP BY coalesce(remote_aet, '')
+    UNION ALL
+    SELECT coalesce(remote_aet, ''), count(*) FROM task
+    WHERE device_name = %(device_name)s AND (status = 'IN PROCESS' OR dispatched_time IS NOT NULL)
+      AND status <> 'IN PROCESS'
+    GROUP BY coalesce(remote_aet, '')
+) part
+GROUP BY remote_aet;
 
 -- note_failure --
 -- Count a connection failure, and pause the destination from the given number in a row on.

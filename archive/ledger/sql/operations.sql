@@ -2,6 +2,15 @@
 -- A page of tasks in the order of a time column.
 SELECT * FROM task WHERE {conditions} ORDER BY {order} LIMIT %(limit)s;
 
+-- page_of_status --
+-- A page of one status along the index that begins with it. The conditions bound the status instead of naming it: else
+-- the planner takes the order for one by time alone, and walks past all tasks of other statuses that changed of late.
+SELECT * FROM task WHERE {conditions} ORDER BY {order} LIMIT %(limit)s
+
+-- merged_pages --
+-- The page of several statuses, of the pages of each.
+SELECT * FROM ({pages}) AS page ORDER BY {order} LIMIT %(limit)s;
+
 -- count --
 -- How many tasks match.
 SELECT count(*) FROM task WHERE {conditions};
