@@ -33,6 +33,38 @@ WIKI_EXPORTER_AS_PRINTED = (
     "".join(f"      {line}\n" for line in WIKI_EXPORTER.splitlines()) + "    \n"
 )
 
+# As the wiki page "Retrieve from Long Term Archive" prints it.
+WIKI_EXTERNAL = f"""version: 1
+dn: {DEVICE}
+changetype: modify
+add: dcmExternalRetrieveAEDestination
+dcmExternalRetrieveAEDestination: DCM4CHEE
+-
+"""
+# As the wiki page "Proxy query retrieve requests to another Archive" prints it, its last line too.
+WIKI_LEADING = f"""version: 1
+dn: {DEVICE}
+changetype: modify
+add: dcmLeadingCFindSCPQueryCacheStaleTimeout
+dcmLeadingCFindSCPQueryCacheStaleTimeout: PT5M
+-
+
+dn: {DEVICE}
+changetype: modify
+add: dcmLeadingCFindSCPQueryCacheSize
+dcmLeadingCFindSCPQueryCacheSize: 50
+-
+
+dn: cn=Leading DCMQRSCP,{DEVICE}
+objectClass: dcmArchiveAttributeCoercion
+cn: Leading DCMQRSCP
+dcmDIMSE: C_STORE_RQ
+dicomTransferRole: SCP
+dcmProperty: ReceivingApplicationEntityTitle=STORESCP
+dcmLeadingCFindSCP: QRSCP
+-
+"""
+
 _EXPORTER = f"dn: dcmExporterID=X,{DEVICE}\nobjectClass: dcmExporter\ndcmURI: noop:x\n"
 
 
