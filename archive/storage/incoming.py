@@ -20,6 +20,7 @@ from archive.clock import Clock
 from archive.errors import InvalidValueError, StorageError, StorageFullError
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.directories import DurableDirectories
+from archive.storage.following import FOLLOWED_BYTES, Follower
 from archive.storage.locks import own
 from archive.storage.path_format import PathFormat, check_path, with_random_name
 
@@ -99,14 +100,22 @@ class IncomingLocalFile:
         self._header = file_header
         self._offset = len(file_header)
         self._buffered: list[bytes] = []
+        self._follower: Follower | None = None
         self.dataset_length = 0
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append a piece of the encoded data set."""
-        self._digest.update(fragment)
         self.dataset_length += len(fragment)
+        if self._follower is not None:
+            self._append(fragment)
+            self._follower.advance(self._offset + self.dataset_length)
+            return
+        self._digest.update(fragment)
         if self._descriptor >= 0:
             self._append(fragment)
+            if self.dataset_length >= FOLLOWED_BYTES:
+                position = self._offset + self.dataset_length
+                self._follower = Follower(self._descriptor, self._digest, position)
         elif self.dataset_length <= BUFFERED_BYTES:
             self._buffered.append(bytes(fragment))
         else:
@@ -124,6 +133,7 @@ class IncomingLocalFile:
     def place(self, attributes: ObjectAttributes) -> StoredFile:
         """Give the file its final path, in doubt and not durable yet."""
         try:
+            self._catch_up()
             path = self._linked(attributes)
         except OSError as error:
             raise self._translated(error, doing="make the file") from error
@@ -245,8 +255,16 @@ class IncomingLocalFile:
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
 
+    def _catch_up(self) -> None:
+        """Wait for the follower, if there is one."""
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            follower.finish()
+
     def _close(self) -> None:
         if self._descriptor >= 0:
+            with contextlib.suppress(OSError):  # of no use any more
+                self._catch_up()
             os.close(self._descriptor)
             self._descriptor = -1
 

@@ -93,7 +93,7 @@ def test_abort_leaves_nothing(storage: FileStorage, when: str) -> None:
 
 
 def test_a_long_object(storage: FileStorage) -> None:
-    pieces = [bytes([number]) * (BUFFERED_BYTES // 2) for number in range(5)]
+    pieces = [bytes([number]) * (BUFFERED_BYTES // 2) for number in range(50)]
     incoming = storage.create(HEADER, TS)
     for number, piece in enumerate(pieces):
         incoming.write(piece)
