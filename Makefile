@@ -64,6 +64,25 @@ test-acceptance: venv-dev test-packages ## Run the tests of the whole system as 
 bench: venv-dev test-packages ## Measure everything beside its peers and targets (an idle machine, 40 minutes)
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+.PHONY: test-compose
+test-compose: venv-dev ## Build and run the docker-compose stack, kill containers: SECONDS=60 SEED=n
+	@deploy/test_packages.sh compose
+	@deploy/compose/wheels.sh $(BIN)/python
+	@DICOMQ_TEST_COMPOSE=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) \
+	  $(BIN)/python -m pytest -s -p no:randomly tests/acceptance/test_compose.py
+
+.PHONY: up
+up: ## Build and start the docker-compose stack; makes secrets and deploy/.env on first run
+	@PYTHON=$(PYTHON) deploy/compose/up.sh $(UP_ARGS)
+
+.PHONY: down
+down: ## Stop the docker-compose stack; what it stores is kept
+	@deploy/compose/compose.sh --profile monitoring down
+
+.PHONY: logs
+logs: ## Follow the logs of the docker-compose stack: make logs SERVICE=scp
+	@deploy/compose/compose.sh logs --follow --tail=200 $(SERVICE)
+
 .PHONY: check
 check: venv-dev ## Check format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the tests use, as root or with a sudo that asks no password.
+# Usage: test_packages.sh [compose]; with `compose` also those of `make test-compose`.
 # What cannot be installed is named; the tests that need it skip with the reason, or fail where
 # CI is set. The servers among the packages are not started: the tests start their own.
 set -u
@@ -19,6 +20,12 @@ need ldap-utils ldapsearch
 need redis-server redis-server valkey-server
 need chromium chromium chromium-browser google-chrome
 need orthanc Orthanc
+need prometheus promtool
+if [ "${1:-}" = compose ]; then
+    need docker.io dockerd
+    docker compose version >/dev/null 2>&1 || need docker-compose docker-compose
+    need debootstrap debootstrap
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ]; then

@@ -23,5 +23,6 @@ pytest_plugins = (
     "tests.fix_move",
     "tests.fix_monitor",
     "tests.fix_session",
+    "tests.fix_compose",
     "tests.fix_tls",
 )

@@ -49,7 +49,7 @@ if [ ! -d "$database" ]; then
     mv "$database.new" "$database"
 fi
 # The processes of dicomq read as this entry; only administrators write.
-if slapcat -f "$configuration" -s "$reader" 2>/dev/null | grep -q .; then
+if slapcat -f "$configuration" -a '(&(objectClass=simpleSecurityObject)(cn=reader))' | grep -q .; then
     verb="changetype: modify
 replace: userPassword"
     tool=slapmodify
