@@ -212,30 +212,33 @@ class ConfigurationSource:
         if not self._closed:
             try:
                 self.refresh()
+            except ConfigurationError as error:
+                _log.warning("%s", error)
             except Exception:  # noqa: BLE001 - without the thread changes would not be seen
                 _log.exception("the directory %s could not be looked at", self.directory.location)
         return not self._closed
 
     def _refresh(self) -> Snapshot:
         """Read the directory if it has changed; called by one thread at a time."""
-        if self._snapshot and self._clock.monotonic() - self._checked < _CHECK_INTERVAL_S:
-            return self._snapshot
+        present = self._snapshot
+        if present and self._clock.monotonic() - self._checked < _CHECK_INTERVAL_S:
+            return present
         try:
             seen = self.directory.fingerprint()
-            if self._snapshot is None or seen != self._seen or self._is_of_copy():
-                self._snapshot = self._load()
+            if present is None or seen != self._seen or self._is_of_copy():
+                present = self._load()
                 self._seen = seen
             elif self._copy is not None:
                 self._copy.confirm()
             self._recover()
         except ConfigurationError as error:
-            if self._snapshot is None:
-                self._snapshot = self._load_copy(error)
+            if present is None:
+                present = self._load_copy(error)
             else:
                 self._complain(str(error))
         finally:
             self._checked = self._clock.monotonic()
-        return self._snapshot
+        return present
 
     def _is_of_copy(self) -> bool:
         return self._outage is not None and self._outage.copy_time is not None
@@ -243,7 +246,7 @@ class ConfigurationSource:
     def _load(self) -> Snapshot:
         entries = tuple(self.directory.read())
         snapshot = self._build(entries)
-        self._report(snapshot, self.directory.location)
+        self._take_over(snapshot, self.directory.location)
         if self._copy is not None:
             self._copy.keep(entries)
         return snapshot
@@ -262,7 +265,7 @@ class ConfigurationSource:
         snapshot = self._build(copied.entries)
         self._outage = Outage(copied.confirmed_time, str(error), copied.read_time)
         _log.warning("%s", self._outage.text())
-        self._report(snapshot, str(self._copy.path))
+        self._take_over(snapshot, str(self._copy.path))
         return snapshot
 
     def _build(self, entries: tuple[Entry, ...]) -> Snapshot:
@@ -273,9 +276,10 @@ class ConfigurationSource:
             fingerprint=content_fingerprint(entries),
         )
 
-    def _report(self, snapshot: Snapshot, location: str) -> None:
-        """Log the configuration and those of its problems that were not logged before."""
+    def _take_over(self, snapshot: Snapshot, location: str) -> None:
+        """Use a snapshot; log it and those of its problems that were not logged before."""
         known = self._snapshot.problems if self._snapshot else ()
+        self._snapshot = snapshot
         _log.info(
             "configuration %s of device %s read from %s: %d problems",
             snapshot.fingerprint,
