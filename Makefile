@@ -56,6 +56,10 @@ chaos: venv-dev test-packages ## Random faults over the whole system: SECONDS=60
 	@CHAOS_SECONDS=$(or $(SECONDS),600) CHAOS_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -s -p no:randomly tests/faults/test_chaos.py
 
+.PHONY: fuzz
+fuzz: venv-dev ## Mutated PDUs against the receiving side: MUTATIONS=1000000 SEED=n
+	@$(BIN)/python -m tests.fuzz --mutations $(or $(MUTATIONS),1000000) $(if $(SEED),--seed $(SEED))
+
 .PHONY: test-acceptance
 test-acceptance: venv-dev test-packages ## Run the tests of the whole system as a user sees it
 	@$(PYTEST) tests/acceptance
