@@ -184,12 +184,20 @@ class ReceivingProvider(DULServiceProvider):
             self._linger(self.socket)
             return True
         sock, stream = self.socket.socket, self.socket.stream
-        if not stream.has_buffered and not self._waiting.wait(sock, self.artim_timer.remaining):
-            return False
-        if not stream.is_readable:
-            return False
-        self._read_pdu_data()
-        return True
+        while stream.has_buffered or self._waiting.wait(sock, self.artim_timer.remaining):
+            if not stream.is_readable:
+                return False
+            self._read_pdu_data()
+            if self._is_pynetdicoms_turn:
+                return True
+        return False
+
+    @property
+    def _is_pynetdicoms_turn(self) -> bool:
+        """Whether there is an event or a primitive for the state machine, or the end."""
+        return bool(
+            self._kill_thread or self.event_queue.qsize() or self.to_provider_queue.qsize()
+        )
 
     def _linger(self, association_socket: ReceivingSocket) -> None:
         """Wait for the peer to close the connection, for `LINGER_S` at most (Sta13)."""

@@ -92,11 +92,13 @@ class SocketWait:
         if sock is not None and self._socket is None:
             self._poll.register(sock, select.POLLIN)
             self._socket = sock
-        ready = {descriptor for descriptor, _ in self._poll.poll(max(0.0, timeout_s) * 1000 + 1)}
-        if self._bell in ready:
-            os.eventfd_read(self._bell)
-            ready.discard(self._bell)
-        return bool(ready) and sock is not None
+        is_readable = False
+        for descriptor, _ in self._poll.poll(max(0.0, timeout_s) * 1000 + 1):
+            if descriptor == self._bell:
+                os.eventfd_read(self._bell)
+            else:
+                is_readable = True
+        return is_readable
 
     def close(self) -> None:
         """Release what is held of the operating system."""
