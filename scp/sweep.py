@@ -7,7 +7,7 @@ from typing import Final
 
 from archive import telemetry
 from archive.configuration.descriptors import Snapshot
-from archive.errors import ConfigurationError, ObjectUnreadableError
+from archive.errors import ConfigurationError, ObjectUnreadableError, StorageError
 from archive.ledger.connection import Ledger
 from archive.ledger.objects import known_paths, recent_paths
 from archive.storage.base import Storage, Storages
@@ -28,26 +28,37 @@ def sweep_storages(ledger: Ledger, snapshot: Snapshot, storages: Storages) -> No
     ------
     LedgerUnavailableError
         When the ledger cannot say which files have a row; nothing was removed then.
-    StorageError
-        When a storage cannot be read or written.
     """
     for storage_id, descriptor in snapshot.device.storages.items():
         if not descriptor.installed or descriptor.read_only:
             continue
         try:
             storage = storages.get(storage_id)
+            report = storage.sweep(partial(_known, ledger, storage_id), GRACE_S)
         except ConfigurationError as error:
             log_event(
                 _log, telemetry.CONFIGURATION_PROBLEM, level=logging.WARNING, message=str(error)
             )
-            continue
-        _report(storage_id, storage.sweep(partial(_known, ledger, storage_id), GRACE_S))
+        except StorageError as error:
+            message = f"{error}; its files in doubt are looked at with the next sweep"
+            log_event(
+                _log,
+                telemetry.STORAGE_UNAVAILABLE,
+                level=logging.WARNING,
+                storage_id=storage_id,
+                message=message,
+            )
+        else:
+            _report(storage_id, report)
 
 
 def check_recent_files(ledger: Ledger, snapshot: Snapshot, storages: Storages) -> None:
-    """Report objects recorded in the last hour whose file is not there."""
+    """Report objects recorded in the last hour whose file is not there.
+
+    Only files of this host are looked at: what the crash of a host loses are its own.
+    """
     for storage_id, descriptor in snapshot.device.storages.items():
-        if not descriptor.installed:
+        if not descriptor.installed or not descriptor.uri.startswith("file:"):
             continue
         with ledger.statement() as tx:
             recent = recent_paths(tx, storage_id, RECENT_S)

@@ -219,7 +219,7 @@ class Courier:
             visit = _Visit(run.recorder, self._originator)
             try:
                 self._visit(run, visit)
-            except ObjectUnreadableError:
+            except StorageError:
                 continue  # recorded with its instance; it only spoiled the association
             except PeerError as error:
                 if visit.was_closed(error):
@@ -286,7 +286,7 @@ class Courier:
 
         Raises
         ------
-        PeerError, ObjectUnreadableError
+        PeerError, StorageError
             When the association cannot be used any further; the instance is recorded.
         """
         file = instance.file
@@ -329,7 +329,7 @@ def _transmit(
     )
     try:
         response = loop.send(request, payload.source)
-    except (PeerError, ObjectUnreadableError) as error:
+    except (PeerError, StorageError) as error:
         if not visit.was_closed(error):
             visit.recorder.failed(instance, str(error), transient=error.retryable)
         raise

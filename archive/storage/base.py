@@ -7,7 +7,8 @@ from typing import BinaryIO, Protocol
 
 from archive.errors import ConfigurationError
 from archive.model.entities import ObjectAttributes, StoredFile
-from archive.storage.filesystem import FileStorage, StorageDescriptor
+from archive.storage.filesystem import FileStorage
+from archive.storage.s3_access import S3Descriptor
 from archive.storage.sweeping import KnownPaths, SweepReport
 
 
@@ -132,7 +133,7 @@ class ConfiguredDevice(Protocol):
     """The part of the device's configuration that storages need."""
 
     @property
-    def storages(self) -> Mapping[str, StorageDescriptor]:
+    def storages(self) -> Mapping[str, S3Descriptor]:
         """Descriptors by dcmStorageID."""
         ...
 
@@ -151,7 +152,7 @@ class StorageSettings(Protocol):
 
     @property
     def data_dir(self) -> Path:
-        """Directory against which relative `file:` URIs are resolved."""
+        """Directory against which relative `file:` URIs are resolved, and of the spool."""
         ...
 
 
@@ -182,4 +183,11 @@ class Storages:
         if descriptor is None:
             msg = f"there is no dcmStorage entry with dcmStorageID={storage_id}: add one"
             raise ConfigurationError(msg)
-        return FileStorage(descriptor, self._data_dir)
+        if not descriptor.uri.startswith("s3:"):
+            return FileStorage(descriptor, self._data_dir)
+        try:
+            from archive.storage.s3 import S3Storage  # noqa: PLC0415 - an extra of the package
+        except ImportError as error:
+            msg = f"storage {storage_id}: dcmURI s3: needs botocore: pip install 'dicomq[s3]'"
+            raise ConfigurationError(msg) from error
+        return S3Storage(descriptor, self._data_dir)
