@@ -8,7 +8,7 @@ and repeated: what is changed already is skipped or changed to the same.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from archive.configuration.descriptors import Exporter, Snapshot
@@ -19,7 +19,7 @@ from archive.errors import (
     LedgerConflictError,
     NoSuchTaskError,
 )
-from archive.ledger import deliveries, operations, retrievals, tasks
+from archive.ledger import deliveries, gates, operations, retrievals, tasks
 from archive.ledger.connection import Ledger, Transaction
 from archive.ledger.operations import Batch, Chunk, Extent, NewPlace, Operation, PageOrder
 from archive.ledger.retrievals import RetrieveExtent
@@ -28,6 +28,7 @@ from archive.model.task import Task, TaskKind, TaskStatus, Transition
 from archive.model.task_filter import BulkProgress, PagePosition, TaskFilter
 from workers.queues import configured_queues
 from workers.runner import SnapshotSource
+from workers.waiting import Gates, why_waiting
 
 CHUNK = 2000
 WALK = 1000
@@ -67,12 +68,15 @@ class TaskReport:
         (SOP Instance UID, result) of an export, newest first.
     summary
         Counts over the present round of an export; None for other kinds.
+    waits
+        Why a waiting task does not run; None for others.
     """
 
     task: Task
     history: tuple[Transition, ...]
     results: tuple[tuple[str, InstanceResult], ...] = ()
     summary: DeliverySummary | None = None
+    waits: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +176,22 @@ class Operations:
         """
         with self._ledger.transaction() as tx:
             task = tasks.get(tx, pk)
-            history = tuple(tasks.history(tx, pk))
+            history, waits = tuple(tasks.history(tx, pk)), self._why_waiting(tx, task)
             if task.kind is not TaskKind.EXPORT:
-                return TaskReport(task, history)
+                return TaskReport(task, history, waits=waits)
             results = tuple(deliveries.results(tx, pk))
-            return TaskReport(task, history, results, deliveries.summary(tx, task))
+            return TaskReport(task, history, results, deliveries.summary(tx, task), waits)
+
+    def _why_waiting(self, tx: Transaction, task: Task) -> str | None:
+        if not task.status.is_waiting:
+            return None
+        now = task.scheduled_time - timedelta(seconds=operations.due_in_s(tx, task.scheduled_time))
+        stand = Gates(
+            self._source.snapshot().queue(task.queue_name),
+            gates.queue_pauses(tx, task.device_name).get(task.queue_name),
+            gates.destinations(tx, task.device_name).get(task.remote_aet or ""),
+        )
+        return why_waiting(task, stand, now)
 
     # --- changing one task
 

@@ -117,6 +117,7 @@ def report_json(
         "round": task.round,
         "worker": task.worker,
         "cancelRequested": task.cancel_requested or None,
+        "waitsFor": report.waits,
         "history": [
             {
                 "time": time_text(each.time),

@@ -68,9 +68,12 @@ def get(tx: Transaction, pk: int) -> Task:
     """
     tasks = _tasks(tx, "get", {"pk": pk})
     if not tasks:
-        msg = f"there is no task {pk}; it may have been deleted or purged"
-        raise NoSuchTaskError(msg)
+        raise NoSuchTaskError(_no_such_task(pk))
     return tasks[0]
+
+
+def _no_such_task(pk: int) -> str:
+    return f"there is no task {pk}; it may have been deleted or purged"
 
 
 def history(tx: Transaction, pk: int) -> list[Transition]:
@@ -233,12 +236,14 @@ def cancel(tx: Transaction, pk: int, *, actor: str, reason: str = "canceled") ->
         When there is no such task.
     """
     parameters = {"pk": pk, "actor": actor, "reason": reason}
-    if tx.execute(load_queries("tasks")["cancel_waiting"], parameters).fetchone():
-        return TaskStatus.CANCELED
-    if tx.execute(load_queries("tasks")["cancel_running"], parameters).fetchone():
-        return TaskStatus.IN_PROCESS
-    msg = f"task {pk} is {get(tx, pk).status} already and cannot be canceled"
-    raise IllegalTransitionError(msg)
+    (found,) = _one(tx, "cancel", parameters)
+    if found is None:
+        raise NoSuchTaskError(_no_such_task(pk))
+    status = TaskStatus(found)
+    if status.is_final:
+        msg = f"task {pk} is {status} already and cannot be canceled"
+        raise IllegalTransitionError(msg)
+    return TaskStatus.CANCELED if status.is_waiting else status
 
 
 def reschedule(

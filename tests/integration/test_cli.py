@@ -246,6 +246,31 @@ def test_show(terminal: Terminal) -> None:
     assert "there is no task 4711" in ok(terminal("tasks show 4711"), 2)
 
 
+def test_show_says_why_a_task_waits(terminal: Terminal) -> None:
+    """What was tried waits for its retry, what was not is SCHEDULED; both say for whom."""
+    new, tried = terminal.stage(replace(NEW, remote_aet="STORESCP"), count=2)
+    with terminal.ledger.transaction() as tx:
+        hints = tasks.dispatch(tx, DEVICE, "Export", 1)
+        (new, tried) = (tried, new) if hints[0].task_pk == new else (new, tried)
+        task = tasks.claim(tx, hints[0], worker="w", lease_s=60)
+        assert task is not None
+        assert gates.note_failure(tx, task, "refused", CircuitPolicy(failures=1))
+        tasks.release(tx, task, actor="w", reason="held", error_message="refused; not counted")
+    shown = {pk: json.loads(ok(terminal(f"tasks show {pk} --json"))) for pk in (new, tried)}
+    assert shown[new]["status"] == "SCHEDULED"
+    assert shown[tried]["status"] == "SCHEDULED FOR RETRY"
+    assert "failures" not in shown[tried]
+    for each in shown.values():
+        assert "STORESCP could not be reached 1 times in a row (refused)" in each["waitsFor"]
+    assert "no attempt is made or counted" in ok(terminal(f"tasks show {new}"))
+    (gate,) = [
+        each
+        for each in json.loads(ok(terminal("destinations list --json")))
+        if each["aet"] == "STORESCP"
+    ]
+    assert (gate["state"], gate["waiting"]) == ("paused, probing", 2)
+
+
 def test_batches(terminal: Terminal) -> None:
     terminal.stage(replace(NEW, batch_id="night[ly]"), count=2)
     (batch,) = json.loads(ok(terminal("tasks batches --json")))

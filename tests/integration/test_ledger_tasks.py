@@ -18,6 +18,7 @@ from archive.model.task import (
     TaskKind,
     TaskStatus,
 )
+from tests.fix_process import wait_until
 
 DEVICE = "dcm4chee-arc"
 DONE = Outcome(TaskStatus.COMPLETED, "all delivered")
@@ -180,6 +181,45 @@ def test_cancel_of_a_done_task_is_refused(ledger: Ledger) -> None:
         tasks.cancel(tx, task.pk, actor="operator")
     with pytest.raises(NoSuchTaskError, match="no task 0"), ledger.transaction() as tx:
         tasks.cancel(tx, 0, actor="operator")
+
+
+@pytest.mark.parametrize(
+    ("decision", "found", "left"),
+    [
+        (RetryIn(60), "CANCELED", TaskStatus.CANCELED),
+        (Finish(TaskStatus.FAILED), "is FAILED already", TaskStatus.FAILED),
+    ],
+)
+def test_cancel_that_meets_the_end_of_an_attempt(
+    ledger: Ledger, decision: Finish | RetryIn, found: str, left: TaskStatus
+) -> None:
+    """It waits for the worker's transaction, and its answer is true of what that left."""
+    task = running(ledger)
+
+    def cancel() -> str:
+        try:
+            with ledger.statement() as tx:
+                return tasks.cancel(tx, task.pk, actor="operator")
+        except IllegalTransitionError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        with ledger.transaction() as tx:
+            tasks.finish(tx, task, BROKEN, decision, actor="w")
+            answer = pool.submit(cancel)
+            wait_until(lambda: _waits_for_lock(ledger), what="the cancel to wait")
+        assert found in answer.result(10)
+    assert get(ledger, task.pk).status is left
+
+
+def _waits_for_lock(ledger: Ledger) -> bool:
+    with ledger.statement() as tx:
+        return bool(
+            tx.execute(
+                "SELECT FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ).fetchall()
+        )
 
 
 def test_cancel_takes_a_dispatched_task_back(ledger: Ledger) -> None:

@@ -169,18 +169,9 @@ SELECT * FROM task
 WHERE status = 'IN PROCESS' AND lease_until < clock_timestamp() AND device_name = %(device_name)s
 ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED;
 
--- cancel_waiting --
--- Cancel a task that no worker has claimed.
-UPDATE task SET status = 'CANCELED', dispatched_time = NULL, end_time = clock_timestamp(),
-    updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
-WHERE pk = %(pk)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY')
-RETURNING pk;
-
--- cancel_running --
--- Ask the worker of a running task to stop.
-UPDATE task SET cancel_requested = true, reschedule_time = NULL, updated_time = clock_timestamp(), actor = %(actor)s, reason = %(reason)s
-WHERE pk = %(pk)s AND status = 'IN PROCESS'
-RETURNING pg_notify('dicomq_cancel', pk::text);
+-- cancel --
+-- Cancel a task, or ask its worker to stop; the status in which it was met, NULL: there is no such task.
+SELECT cancel_task(%(pk)s, %(actor)s, %(reason)s);
 
 -- reschedule --
 -- Make a waiting or done task due again. A completed one starts a new round: everything is sent again.
