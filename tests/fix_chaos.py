@@ -5,17 +5,16 @@ depends on the machine, so a seed repeats a scenario, not a run.
 """
 
 import contextlib
-import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import pairwise
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import pytest
 from typing_extensions import override
 
@@ -23,80 +22,22 @@ from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
 from archive.ledger.connection import Ledger
+from tests.chaos_attempts import overlaps, read_attempts
+from tests.chaos_operator import OPERATOR, Operator
 from tests.fix_objects import encoded_dataset, generate_studies
-from tests.fix_peer import StoreScp
+from tests.fix_peer import IanScp, StoreScp
 from tests.fix_process import free_port
 from tests.fix_proxy import Proxy, to_port, to_unix
 from tests.fix_redis import RedisServer
 from tests.fix_system import ARCHIVE, System, port_change
 
-PROCESSES = ("scp-0", "scp-1", "dispatcher", "export-0", "export-1")
-KINDS = ("scp", "dispatcher", "export")
+WORKERS = ("export-0", "export-1", "notify-0")
+PROCESSES = ("scp-0", "scp-1", "dispatcher", *WORKERS)
+KINDS = ("scp", "dispatcher", "export", "notify")
 SERVERS = ("postgres", "redis")
-# After SIGCONT a worker needs a moment until it sees that its leases are gone.
-THAW_S = 2.0
+# A claim that began just before a pause may be recorded just after it.
+CLAIM_LASTS = timedelta(seconds=1)
 FINAL = {"COMPLETED", "WARNING", "FAILED", "CANCELED"}
-ATTEMPT_ENDS = {"task.finished", "task.released", "task.held", "task.claim-lost"}
-EVENT = re.compile(
-    r"^(?P<time>\S+) \w+ +(?P<event>[\w.-]+) (?:.* )?task=(?P<task>\d+) attempt=(?P<attempt>\d+)"
-)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt as its worker's log tells it; seconds since 1970."""
-
-    task: int
-    number: int
-    worker: str
-    start: float
-    end: float
-
-
-def read_attempts(worker: str, log: str, deaths: list[float], now: float) -> list[Attempt]:
-    """Return the attempts that a worker's log tells of; a death ends those under way."""
-    started: dict[tuple[int, int], float] = {}
-    ended: dict[tuple[int, int], float] = {}
-    for line in log.splitlines():
-        found = EVENT.match(line)
-        if found is None:
-            continue
-        key = (int(found["task"]), int(found["attempt"]))
-        instant = datetime.fromisoformat(found["time"]).timestamp()
-        if found["event"] == "task.started":
-            started[key] = instant
-        elif found["event"] in ATTEMPT_ENDS:
-            ended[key] = instant
-    return [
-        Attempt(*key, worker, start, ended.get(key) or _next(deaths, start, now))
-        for key, start in started.items()
-    ]
-
-
-def _next(deaths: list[float], start: float, now: float) -> float:
-    return min((death for death in deaths if death >= start), default=now)
-
-
-def overlaps(
-    attempts: list[Attempt], thaws: dict[str, list[float]]
-) -> list[tuple[Attempt, Attempt]]:
-    """Return pairs of attempts of one task that ran side by side.
-
-    An attempt of a worker that had been frozen may end shortly after the worker was thawed.
-    """
-    found = []
-    by_task: dict[int, list[Attempt]] = {}
-    for attempt in sorted(attempts, key=lambda each: each.start):
-        by_task.setdefault(attempt.task, []).append(attempt)
-    for group in by_task.values():
-        for first, second in pairwise(group):
-            excused = any(
-                first.start <= thaw <= first.end <= thaw + THAW_S
-                for thaw in thaws.get(first.worker, [])
-            )
-            if first.end > second.start and not excused:
-                found.append((first, second))
-    return found
 
 
 @dataclass
@@ -136,6 +77,8 @@ class Chaos:
     system: LinkedSystem
     postgres: Any
     destination: StoreScp
+    receiver: IanScp
+    operator: Operator
     random: Random
     directory: Path
     accepted: dict[str, Path] = field(default_factory=dict)
@@ -155,6 +98,10 @@ class Chaos:
             finally:
                 self.recover()
             sender.result()
+        # Twice, because a task that was to be canceled may have been running still.
+        for _ in range(2):
+            self.system.wait_until(self._at_rest, deadline_s=180, what="all tasks to be done")
+            self.operator.tidy_up()
         self.system.wait_until(self._at_rest, deadline_s=180, what="all tasks to be done")
 
     def _store_until(self, end: float) -> None:
@@ -164,7 +111,7 @@ class Chaos:
             self.store(number)
 
     def _at_rest(self) -> bool:
-        tasks = [task for task in self.system.tasks("EXPORT") if task.exporter_id != "CLOSED"]
+        tasks = [task for task in self.system.tasks() if task.exporter_id != "CLOSED"]
         return all(task.status in FINAL for task in tasks)
 
     # --- faults
@@ -182,6 +129,9 @@ class Chaos:
             self._lose_redis,
             self._flush_redis,
             self._restart_postgres,
+            self._crash_postgres,
+            self._kill_backend,
+            *[self.operator.act] * 4,
         ]
         fault = self.random.choice(faults)
         self.journal.append(f"{_now():.3f} {fault()}")
@@ -201,6 +151,7 @@ class Chaos:
         for name in PROCESSES:
             if not self.system.processes[name].is_alive():
                 self._start(name)
+        self.operator.tidy_up()
 
     def _kill(self) -> str:
         name = self.random.choice(PROCESSES)
@@ -232,7 +183,7 @@ class Chaos:
         return f"{name} was silent for {seconds:.1f} s"
 
     def _suspend_worker(self) -> str:
-        name, seconds = self.random.choice(["export-0", "export-1"]), self._seconds(8)
+        name, seconds = self.random.choice(WORKERS), self._seconds(8)
         self.system.processes[name].send(signal.SIGSTOP)
         SYSTEM_CLOCK.sleep(seconds)
         self.thaws.setdefault(name, []).append(_now())
@@ -255,6 +206,23 @@ class Chaos:
         self.postgres.start()
         return "PostgreSQL was restarted"
 
+    def _crash_postgres(self) -> str:
+        """End all of it with KILL, as the kernel does when memory runs out; it recovers."""
+        postmaster = psutil.Process(self.postgres.get_pid())
+        family = [postmaster, *postmaster.children(recursive=True)]
+        postmaster.kill()
+        psutil.wait_procs(family, timeout=30)
+        self.postgres.start()
+        return "PostgreSQL crashed"
+
+    def _kill_backend(self) -> str:
+        """Kill one server process, whereupon PostgreSQL drops all of them and recovers."""
+        children = psutil.Process(self.postgres.get_pid()).children()
+        backends = [each for each in children if "postgres:" in " ".join(each.cmdline())]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.random.choice(backends).kill()
+        return "a process of PostgreSQL was killed"
+
     def _seconds(self, most: float) -> float:
         return self.random.uniform(0.1, most)
 
@@ -263,7 +231,9 @@ class Chaos:
     def check(self) -> None:
         """Check the promises once everything has come to rest."""
         self.check_deliveries()
+        self.check_notifications()
         self.check_history()
+        self.check_pauses()
         self.check_overlaps()
 
     def check_deliveries(self) -> None:
@@ -281,12 +251,46 @@ class Chaos:
             if uid in self.accepted:
                 assert dataset == encoded_dataset(self.accepted[uid]), uid
 
+    def check_notifications(self) -> None:
+        """Every object was announced whose export was completed, unless that failed visibly."""
+        announced = {
+            str(item.ReferencedSOPInstanceUID)
+            for each in self.receiver.accepted
+            for series in each.dataset.ReferencedSeriesSequence
+            for item in series.ReferencedSOPSequence
+        }
+        excused = {
+            task.study_instance_uid
+            for task in self.system.tasks()
+            if task.status in {"FAILED", "WARNING"}
+        }
+        missing = {
+            uid
+            for uid in self.accepted
+            if uid.rsplit(".", 2)[0] not in excused and uid not in announced
+        }
+        assert not missing, self.system.explain()
+
+    def check_pauses(self) -> None:
+        """No attempt began in a queue or for a destination while an operator kept it paused."""
+        with self.system.ledger.statement() as tx:
+            for pause in self.operator.pauses:
+                started = tx.execute(
+                    "SELECT task_fk, time FROM task_history JOIN task ON task.pk = task_fk"
+                    " WHERE to_status = 'IN PROCESS' AND from_status <> 'IN PROCESS'"
+                    " AND %s IN (queue_name, remote_aet) AND time BETWEEN %s AND %s",
+                    (pause.name, pause.since + CLAIM_LASTS, pause.until),
+                ).fetchall()
+                assert not started, pause
+
     def check_history(self) -> None:
-        """No final status was overwritten, and nothing ran in the queue whose window is closed."""
+        """Only an operator's reschedule leads out of a final status, and a window stays closed."""
         with self.system.ledger.statement() as tx:
             overwritten = tx.execute(
                 "SELECT task_fk, from_status, to_status, actor FROM task_history"
                 " WHERE from_status IN ('COMPLETED', 'WARNING', 'FAILED', 'CANCELED')"
+                " AND NOT (to_status = 'SCHEDULED' AND actor = %s)",
+                (OPERATOR,),
             ).fetchall()
             outside = tx.execute(
                 "SELECT task_fk FROM task_history JOIN task ON task.pk = task_fk"
@@ -299,7 +303,7 @@ class Chaos:
         """No two attempts of a task ran at once."""
         attempts = [
             attempt
-            for name in ("export-0", "export-1")
+            for name in WORKERS
             for attempt in read_attempts(
                 name, self.system.processes[name].output(), self.deaths.get(name, []), _now()
             )
@@ -312,11 +316,12 @@ def _now() -> float:
     return SYSTEM_CLOCK.now().timestamp()
 
 
-def _links(postgres: Any, redis: RedisServer, destination: int) -> dict[str, Proxy]:  # noqa: ANN401
+def _links(postgres: Any, redis: RedisServer, destination: int, receiver: int) -> dict[str, Proxy]:  # noqa: ANN401
     socket = f"{postgres.get_postmaster_info().socket_dir}/.s.PGSQL.5432"
     links = {f"{kind} to postgres": Proxy(to_unix(socket)) for kind in KINDS}
     links |= {f"{kind} to redis": Proxy(to_port(redis.port)) for kind in KINDS}
     links["export to destination"] = Proxy(to_port(destination))
+    links["notify to receiver"] = Proxy(to_port(receiver))
     return links
 
 
@@ -324,10 +329,20 @@ def _configure(system: LinkedSystem) -> None:
     hour = (SYSTEM_CLOCK.now().astimezone().hour + 3) % 24
     patient = ["dcmMaxRetries: 1000", "dcmRetryDelay: PT1S", "dcmMaxRetryDelay: PT1S"]
     system.queue("STORESCP", *patient, "dcmMaxTasksParallel: 6")
+    system.configure(_patient_notifications())
     system.queue("CLOSED", f"dcmSchedule: hour={hour}")
     port = system.links["export to destination"].port
-    system.export_to(port)
+    receiver = system.links["notify to receiver"].port
+    system.export_to(port, ian_port=receiver, more=["dcmRetrieveAET: STORESCP"])
     system.export_to(port, exporter="CLOSED")
+
+
+def _patient_notifications() -> str:
+    """Return the change record that lets notifications be tried again and again."""
+    lines = [f"dn: dcmQueueName=IANSCU,{ARCHIVE}", "changetype: modify"]
+    for value in ("dcmMaxRetries: 1000", "dcmRetryDelay: PT1S", "dcmMaxRetryDelay: PT1S"):
+        lines += [f"replace: {value.partition(':')[0]}", value, "-"]
+    return "\n".join([*lines, ""])
 
 
 @pytest.fixture
@@ -344,10 +359,11 @@ def chaos(
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(Ledger(url, max_connections=4)))
         ledger.migrate()
-        destination = StoreScp()
-        destination.start()
-        stack.callback(destination.stop)
-        links = _links(own_postgres, own_redis, destination.port)
+        destination, receiver = StoreScp(), IanScp()
+        for peer in (destination, receiver):
+            peer.start()
+            stack.callback(peer.stop)
+        links = _links(own_postgres, own_redis, destination.port, receiver.port)
         for link in links.values():
             stack.callback(link.close)
         system = LinkedSystem(directory, url, own_redis, free_port(), ledger, links=links)
@@ -359,6 +375,8 @@ def chaos(
             for name in PROCESSES:
                 system.start(name)
             random = Random(seed)  # noqa: S311 - chooses faults
-            return Chaos(system, own_postgres, destination, random, tmp_path / "objects")
+            peers = (destination, receiver)
+            operator = Operator(system, random)
+            return Chaos(system, own_postgres, *peers, operator, random, tmp_path / "objects")
 
         yield start

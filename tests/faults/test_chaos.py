@@ -7,7 +7,8 @@ from random import SystemRandom
 
 import pytest
 
-from tests.fix_chaos import Attempt, Chaos, overlaps, read_attempts
+from tests.chaos_attempts import Attempt, overlaps, read_attempts
+from tests.fix_chaos import Chaos
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS") or 20)
 
