@@ -35,6 +35,7 @@ RESULTS_SHOWN = 500
 _FIELDS = (
     ("LocalAET", "Local AE", "DCM4CHEE"),
     ("RemoteAET", "Remote AE", "STORESCP"),
+    ("DestinationAET", "Retrieved to", "DCM4CHEE"),
     ("StudyInstanceUID", "Study Instance UID", "1.2.840…"),
     ("batchID", "Batch", ""),
     ("taskID", "Task", "4711"),

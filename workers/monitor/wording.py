@@ -38,27 +38,28 @@ def iso_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def span(seconds: float) -> str:
-    """Return a length of time in its two coarsest units."""
+def span(seconds: float, units: int = 2) -> str:
+    """Return a length of time in its coarsest units."""
     left = round(abs(seconds))
     parts: list[str] = []
     for size, unit in _UNITS:
         count, left = divmod(left, size)
-        if count or (parts and len(parts) < 2):  # noqa: PLR2004 - two units
+        if count or parts:
             parts.append(f"{count} {unit}")
-        if len(parts) == 2:  # noqa: PLR2004 - two units
+        if len(parts) == units:
             break
     return " ".join(parts) or "0 s"
 
 
-def relative(time: datetime | None, now: datetime) -> str:
+def relative(time: datetime | None, now: datetime, units: int = 2) -> str:
     """Return how long ago a time was, or how far ahead it is."""
     if time is None:
         return ""
     seconds = (now - time).total_seconds()
     if abs(seconds) < 1:
         return "now"
-    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(seconds)}"
+    length = span(seconds, units)
+    return f"{length} ago" if seconds > 0 else f"in {length}"
 
 
 def date(value: str | None) -> str:
