@@ -19,7 +19,7 @@ compile requirements-dev.lock --constraints requirements.lock \
 # The image has one Python and one operating system, and servers of its own.
 "$uv" pip compile pyproject.toml --quiet --python-version 3.11 --python-platform linux \
     --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
-    --constraints requirements.lock --extra build --output-file deploy/image.lock "$@" >/dev/null
+    --constraints requirements.lock --extra build --extra s3 --output-file deploy/image.lock "$@" >/dev/null
 
 if grep -nE '://|--(extra-)?index|--find-links|@ ' requirements.lock requirements-dev.lock deploy/image.lock; then
     echo "lock.sh: a lock file names an address (see above)" >&2

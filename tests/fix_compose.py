@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,7 +40,7 @@ class DockerEngine:
         if check and done.returncode:
             msg = f"docker {' '.join(argv)}: {done.stderr}"
             raise RuntimeError(msg)
-        return done.stdout
+        return done.stdout + done.stderr if argv[0] == "logs" else done.stdout
 
     def answers(self) -> bool:
         """Tell whether the engine can be used."""
@@ -192,6 +193,24 @@ class Stack:
         argv += ["-y", str(self.deploy / "secrets" / "ldap_admin_password")]
         done = subprocess.run(argv, input=ldif, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+    def configure(self, ldif: str) -> None:
+        """Change the directory from outside and wait until the SCPs act on it."""
+        self.ldapmodify(ldif)
+        wait_until(
+            lambda: all(
+                self._configurations(name) > 1
+                for name in self.running()
+                if re.search(r"[-_]scp[-_]", name)
+            ),
+            deadline_s=60,
+            what="the SCPs to read the changed directory",
+        )
+
+    def _configurations(self, name: str) -> int:
+        """Return how many configurations a container has read since it was made."""
+        log = self.engine.run("logs", name)
+        return len(set(re.findall(r"configuration (\w+) of device", log)))
 
     def query(self, sql: str) -> list[str]:
         """Return the lines of a query of the ledger."""

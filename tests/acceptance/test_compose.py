@@ -102,7 +102,7 @@ def test_the_stack_stores_exports_announces_and_loses_nothing(
     destination = dcmtk.storescp("--fork")
     with announced(stack) as receiver:
         place = connection("storescp", stack.gateway(), destination.port)
-        stack.ldapmodify(place + connection("ianscp", receiver.host, receiver.port) + EXPORTER)
+        stack.configure(place + connection("ianscp", receiver.host, receiver.port) + EXPORTER)
         sender = Sender(dcmtk, stack.dicom_port, tmp_path / "objects")
         sender.store(generate_studies(tmp_path / "first", studies=1, instances=5)[0])
         assert_delivered(stack, sender, destination, receiver)
