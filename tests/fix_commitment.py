@@ -38,10 +38,17 @@ class CommitmentBench:
             tasks.finish(tx, task, outcome, Finish(outcome.status), actor="test")
         return outcome
 
-    def export(self, study: str) -> Outcome:
-        """Export a study by exporter EXP."""
+    def export(self, study: str, series_instance_uid: str | None = None) -> Outcome:
+        """Export a study, or one of its series, by exporter EXP."""
         new = NewTask(
-            TaskKind.EXPORT, "Export", DEVICE, "DCM4CHEE", "STORESCP", study, exporter_id="EXP"
+            TaskKind.EXPORT,
+            "Export",
+            DEVICE,
+            "DCM4CHEE",
+            "STORESCP",
+            study,
+            series_instance_uid,
+            exporter_id="EXP",
         )
         with self.bench.ledger.transaction() as tx:
             tasks.stage(tx, new, actor="test")

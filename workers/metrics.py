@@ -181,10 +181,14 @@ def _gates(
 def _commitments(commitments: Iterable[OpenCommitments]) -> Iterator[GaugeMetricFamily]:
     waiting = _gauge("dicomq_commitments_open", "Requests without report.", "destination")
     age = _gauge("dicomq_commitments_oldest_seconds", "Age of the oldest one.", "destination")
+    overdue = _gauge(
+        "dicomq_commitments_overdue", "Not fulfilled in time, within the last hour.", "destination"
+    )
     for each in commitments:
         waiting.add_metric([each.remote_aet], each.count)
         age.add_metric([each.remote_aet], each.oldest_s)
-    yield from (waiting, age)
+        overdue.add_metric([each.remote_aet], each.overdue)
+    yield from (waiting, age, overdue)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -8,11 +8,20 @@ from archive.ledger.queries import load_queries
 
 @dataclass(frozen=True, slots=True)
 class OpenCommitments:
-    """Requests for storage commitment to one destination that were not reported on yet."""
+    """Requests for storage commitment to one destination.
+
+    Attributes
+    ----------
+    count, oldest_s
+        Those that were not reported on yet, and the age of the oldest in seconds.
+    overdue
+        Those that were not fulfilled when their deadline was over, within the last hour.
+    """
 
     remote_aet: str
     count: int
     oldest_s: float
+    overdue: int
 
 
 def open_commitments(tx: Transaction, device_name: str) -> list[OpenCommitments]:

@@ -11,6 +11,7 @@ from pydicom.tag import Tag
 from pynetdicom import AE
 
 from archive.configuration.descriptors import VerificationPolicy
+from archive.errors import PeerUnreachableError
 from archive.ledger import tasks, verifications
 from archive.ledger.verifications import Verification
 from archive.model.commitment import (
@@ -183,6 +184,39 @@ def test_proxy_commits_only_what_is_committed_downstream(
     assert [found[each.sop_instance_uid] for each in references] == [None, 0x0110, None]
 
 
+def test_only_copies_on_certain_storages_count(stored: Stored, commitment_scu: StartScu) -> None:
+    bench, references, _ = stored
+    peer = commitment_scu()
+    bench.add(
+        remote_ae("MODALITY", peer.port), local_ae(storage_verification_storage_ids=("nearline",))
+    )
+    verify(bench, references[:1])
+    assert reasons(peer) == [0x0110]
+    bench.add(local_ae(storage_verification_storage_ids=("nearline", "fs1")))
+    verify(bench, references[:1])
+    assert peer.reports[-1][1].failures == 0
+
+
+def test_rejected_instances_are_not_committed(stored: Stored, commitment_scu: StartScu) -> None:
+    bench, references, _ = stored
+    peer = commitment_scu()
+    bench.add(remote_ae("MODALITY", peer.port))
+    with bench.ledger.statement() as tx:
+        tx.execute(
+            "UPDATE instance SET rejected_series_fk = series_fk, series_fk = NULL WHERE pk = 1"
+        )
+    verify(bench, references)
+    assert sorted(map(str, reasons(peer))) == [str(0x0112), "None", "None"]
+
+
+def test_unreachable_requester_is_tried_again(stored: Stored) -> None:
+    bench, references, _ = stored
+    bench.add(remote_ae("MODALITY", free_port()))
+    with pytest.raises(PeerUnreachableError) as caught:
+        verify(bench, references)
+    assert caught.value.retryable
+
+
 def test_response_to_the_report_is_checked(stored: Stored, commitment_scu: StartScu) -> None:
     bench, references, _ = stored
     peer = commitment_scu(status=lambda _event: 0x0110)
@@ -252,6 +286,23 @@ def test_reports_are_taken_on_new_associations(scp: Site, role: bool) -> None:
     report = Report("1.2.3.4", (ReportedInstance(SC, "1.2.3"),))
     assert send_report(scp.port, report_dataset(report), role=role) == 0x0000
     assert "unknown transaction" in scp.log()
+
+
+def test_what_cannot_be_recorded_is_answered_so(reachable: Site) -> None:
+    report = report_dataset(Report("1.2.3.4", (ReportedInstance(SC, "1.2.3"),)))
+    with reachable.ledger.statement() as tx:
+        tx.execute("ALTER TABLE commitment RENAME TO gone")
+    assert send_report(reachable.port, report) == 0x0110
+    with reachable.ledger.statement() as tx:
+        tx.execute("ALTER TABLE gone RENAME TO commitment")
+        tx.execute("ALTER TABLE stgcmt_scp_task RENAME TO gone")
+    scu = CommitmentScu("STORESCP")
+    assert scu.ask(reachable.port, [SopReference(SC, "1.2.3")], "1.2.3.5") == 0x0110
+    with reachable.ledger.statement() as tx:
+        tx.execute("ALTER TABLE gone RENAME TO stgcmt_scp_task")
+    assert send_report(reachable.port, report) == 0x0000
+    assert scu.ask(reachable.port, [SopReference(SC, "1.2.3")], "1.2.3.5") == 0x0000
+    assert reachable.count("task") == 1
 
 
 def test_report_without_transaction_is_refused(scp: Site) -> None:

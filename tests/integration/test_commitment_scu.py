@@ -8,8 +8,14 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from archive.errors import AssociationAbortedError, PeerError
-from archive.ledger import commitments
-from archive.model.commitment import FailureReason, Report, read_request
+from archive.ledger import commitments, measures
+from archive.model.commitment import (
+    FailureReason,
+    Report,
+    read_report,
+    read_request,
+    report_dataset,
+)
 from archive.model.identifiers import new_uid
 from archive.model.task import Failure, TaskKind, TaskStatus
 from tests.fix_commitment import CommitmentBench
@@ -100,18 +106,87 @@ def test_good_report_completes_and_records_where_it_is(
     assert bench.look() == 0
 
 
-def test_exporters_retrieve_aet_goes_before_the_reports(
+@pytest.mark.parametrize(
+    ("exporters", "item", "root", "recorded"),
+    [
+        (("VNA", "OTHER"), "ITEM", "ROOT", "VNA"),
+        ((), "ITEM", "ROOT", "ITEM"),
+        ((), None, "ROOT", "ROOT"),
+        ((), None, None, "STGCMTSCP"),
+    ],
+    ids=["exporter", "item", "whole report", "commitment SCP"],
+)
+def test_where_committed_instances_can_be_retrieved(
+    archive: Archive,
+    commitment_scp: StartScp,
+    exporters: tuple[str, ...],
+    item: str | None,
+    root: str | None,
+    recorded: str,
+) -> None:
+    bench, study, _ = archive
+    peer = commitment_scp()
+    configure(archive, peer, retrieve_aets=exporters)
+    bench.export(study)
+    bench.ask()
+    dataset = report_dataset(peer.received[0].report())
+    if root:
+        dataset.RetrieveAETitle = root
+    for each in dataset.ReferencedSOPSequence:
+        if item:
+            each.RetrieveAETitle = item
+    bench.report(read_report(dataset))
+    with bench.bench.ledger.statement() as tx:
+        rows = tx.execute("SELECT DISTINCT external_retrieve_aet FROM instance").fetchall()
+    assert rows == [(recorded,)]
+
+
+def test_export_of_a_series_asks_for_that_series(
     archive: Archive, commitment_scp: StartScp
 ) -> None:
     bench, study, _ = archive
     peer = commitment_scp()
-    configure(archive, peer, retrieve_aets=("VNA", "OTHER"))
+    configure(archive, peer)
+    bench.export(study, series_instance_uid=f"{study}.2")
+    bench.ask()
+    uids = [each.sop_instance_uid for each in peer.received[0].references]
+    assert uids == [f"{study}.2.1", f"{study}.2.2"]
+
+
+def test_report_on_an_object_that_was_replaced_does_not_count_for_the_new_one(
+    archive: Archive, commitment_scp: StartScp
+) -> None:
+    bench, study, _ = archive
+    peer = commitment_scp()
+    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
     bench.export(study)
     bench.ask()
-    bench.report(peer.received[0].report())
     with bench.bench.ledger.statement() as tx:
-        rows = tx.execute("SELECT DISTINCT external_retrieve_aet FROM instance").fetchall()
-    assert rows == [("VNA",)]
+        tx.execute("UPDATE instance SET version = version + 1 WHERE pk = 1")
+    recorded = bench.report(peer.received[0].report())
+    assert recorded is not None
+    assert recorded.status == "COMPLETED"
+    with bench.bench.ledger.statement() as tx:
+        rows = tx.execute("SELECT external_retrieve_aet FROM instance ORDER BY pk").fetchall()
+    assert rows == [(None,), *[("STGCMTSCP",)] * 3]
+    bench.by_hand(study, held_by=None)
+    bench.ask()
+    assert len(peer.received[1].references) == 4
+
+
+def test_what_is_rejected_meanwhile_is_not_followed_up(
+    archive: Archive, commitment_scp: StartScp
+) -> None:
+    bench, study, _ = archive
+    peer = commitment_scp()
+    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
+    bench.export(study)
+    bench.ask()
+    with bench.bench.ledger.statement() as tx:
+        tx.execute("UPDATE instance SET rejected_series_fk = series_fk, series_fk = NULL")
+    assert bench.look() == 1
+    assert bench.waiting() == []
+    assert [each.status for each in bench.commitments(study)] == ["COMPLETED"]
 
 
 def test_report_on_the_same_association(archive: Archive, commitment_scp: StartScp) -> None:
@@ -216,8 +291,31 @@ def test_never_reported_goes_up_the_whole_ladder(
     requests = peer.received
     assert len({each.transaction_uid for each in requests}) == len(requests) == 3
     assert [each.rung for each in bench.commitments(study)] == [1, 2, 3]
+    assert overdue(bench) == [("STGCMTSCP", 0, 0.0, 3)]
     with bench.bench.ledger.statement() as tx:
         assert commitments.gauges(tx, "dcm4chee-arc").given_up == 1
+
+
+def overdue(bench: CommitmentBench) -> list[tuple[str, int, float, int]]:
+    """Return what the metrics tell of open and overdue requests."""
+    with bench.bench.ledger.statement() as tx:
+        found = measures.open_commitments(tx, "dcm4chee-arc")
+    return [(each.remote_aet, each.count, each.oldest_s, each.overdue) for each in found]
+
+
+def test_what_metrics_tell_of_a_request(archive: Archive, commitment_scp: StartScp) -> None:
+    bench, study, _ = archive
+    peer = commitment_scp()
+    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
+    bench.export(study)
+    bench.ask()
+    ((title, waiting, age_s, late),) = overdue(bench)
+    assert (title, waiting, late) == ("STGCMTSCP", 1, 0)
+    assert 0 < age_s < 600
+    bench.look()
+    assert overdue(bench) == [("STGCMTSCP", 0, 0.0, 1)]
+    bench.report(peer.received[0].report())
+    assert overdue(bench) == []
 
 
 def test_late_report_still_counts(archive: Archive, commitment_scp: StartScp) -> None:

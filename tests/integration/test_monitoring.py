@@ -97,7 +97,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "TasksFail": ('dicomq_attempts_total{queue="Q",destination="D",status="FAILED"}: 0+1x20'),
         "WorkersLost": 'dicomq_rescued_total{queue="Q"}: 0+1x20',
         "HintsLost": 'dicomq_recalled_total{queue="Q"}: 0+100x20',
-        "CommitmentOverdue": 'dicomq_commitments_oldest_seconds{destination="D"}: 9000x20',
+        "CommitmentOverdue": 'dicomq_commitments_overdue{destination="D"}: 1x20',
         "SlowStart": 'dicomq_start_delay_seconds_bucket{queue="Q",le="600"}: 0+10x40\n'
         'dicomq_start_delay_seconds_bucket{queue="Q",le="+Inf"}: 0+10x40',
         "NoScp": 'haproxy_backend_active_servers{proxy="scp"}: 0x20',

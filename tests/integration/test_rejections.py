@@ -153,6 +153,19 @@ def test_rejection_without_its_trigger_is_not_announced(announcing: Announcing) 
     assert found(announcing, "IMAGE") == 2
 
 
+def test_a_note_causes_no_other_notification(announcing: Announcing) -> None:
+    announcing.trigger(
+        "STUDY_RECEIVED",
+        "FIRST_OBJECT_OF_STUDY_RECEIVED",
+        "REJECTION_NOTE_RECEIVED",
+        dcmIanDelay="PT0.1S",
+    )
+    send_files(announcing.files, announcing.site.port)
+    announcing.look_until(4)
+    assert len(reject(announcing, "1.2.3.99", list(announcing.study.files)[:1])) == 2
+    assert announcing.site.count("ian_trigger") == 0
+
+
 # --- the performed procedure step of a wrong worklist entry
 
 
