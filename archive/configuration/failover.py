@@ -206,6 +206,7 @@ def _open(access: LdapAccess) -> Any:  # noqa: ANN401 - ldap3 has no types
         password=password,
         client_strategy=SAFE_SYNC,
         receive_timeout=math.ceil(access.timeout_s),
+        return_empty_attributes=False,  # hundreds are asked for, each entry has a few
     )
     try:
         connection.open()

@@ -4,6 +4,9 @@ A server with the overlay syncprov says in one value whether anything changed (c
 are asked for entries changed since, which finds what was added or modified, and for the names
 below the own device, which finds what was deleted there. Beside that the versions of all entries
 are compared from time to time: the rarer the longer that takes.
+
+A contextCSN may be left over from a time when the server had the overlay. It is believed when it
+was seen to change, for as long as no entry is newer.
 """
 
 import hashlib
@@ -52,6 +55,9 @@ class Watch:
     device_name: str
     clock: Clock
     _marker: str = ""
+    _server: str = ""
+    _context: list[str] = field(default_factory=list)
+    _context_moves: bool = False
     _since: str = ""
     _device_dn: str = ""
     _entries: _Part = field(default_factory=lambda: _Part(SHORTEST_S))
@@ -74,8 +80,8 @@ class Watch:
             Returns the entries that a filter finds; takes the names of attributes and, as `below`,
             where to search, and as `base` whether that entry alone is meant.
         """
-        marker, is_sure = self._ask(search)
-        marker = f"{server} {marker}"
+        is_sure = self._look_at_context(server, search)
+        marker = f"{server} {self._context} {'' if is_sure else self._ask(search)}"
         if marker != self._marker:
             self._entries.due = self._capabilities.due = float("-inf")
         self._compare(self._entries, searches, search, is_sure=is_sure)
@@ -83,21 +89,28 @@ class Watch:
         self._marker = marker
         return f"{self._entries.digest}:{self._capabilities.digest}"
 
-    def _ask(self, search: Search) -> tuple[str, bool]:
-        """Return a value that changes with the directory, and whether it does so surely."""
+    def _look_at_context(self, server: str, search: Search) -> bool:
+        """Read the contextCSN of the server; tell whether it is believed."""
         base = search("(objectClass=*)", ["contextCSN"], base=True)
         context = sorted(text for entry in base for text in entry.texts("contextCSN"))
-        if context:
-            return " ".join(context), True
+        before, self._server, self._context = (self._server, self._context), server, context
+        if before[0] != server or not context:
+            self._context_moves = False
+        elif before[1] != context:
+            self._context_moves = bool(before[1])
+        return self._context_moves
+
+    def _ask(self, search: Search) -> str:
+        """Return a value that changes with the directory, unless something is deleted elsewhere."""
         try:
             changed = search(f"(entryCSN>={self._since})", ["entryCSN"]) if self._since else []
             own = search(_NAME_SEARCH, ["1.1"], below=self._device_dn) if self._device_dn else []
         except SizeLimitError:
             self._since = self._device_dn = ""
-            return "more than the server gives", False
+            return "more than the server gives"
         if len(changed) > _MOST_CHANGED:
             self._since = _latest(changed)
-        return _digest((*changed, *own)), False
+        return _digest((*changed, *own))
 
     def _compare(
         self, part: _Part, searches: Iterable[str], search: Search, *, is_sure: bool
@@ -111,6 +124,8 @@ class Watch:
         ended = self.clock.monotonic()
         wait_s = min(max(SHARE * (ended - began), part.shortest_s), SURE_S)
         part.due = ended + (SURE_S if is_sure else wait_s)
+        if is_sure and _latest(entries) > self._context[-1]:
+            self._context_moves = False
         if part is self._entries:
             self._since = self._since or _latest(entries)
             self._device_dn = next((one.dn for one in entries if self._is_own(one.dn)), "")

@@ -155,15 +155,18 @@ def test_only_what_lies_one_level_below_counts(make_slapd: MakeSlapd) -> None:
         assert not source.refresh().device.exporters
 
 
+def priority(number: int) -> str:
+    """Return a change of a queue."""
+    dn = f"dcmQueueName=Export,{DEVICE}"
+    return f"dn: {dn}\nchangetype: modify\nreplace: dcmMaxRetries\ndcmMaxRetries: {number}\n"
+
+
 CHANGES = {
     "add": (
         f"dn: cn=New,{DEVICE}\nchangetype: add\nobjectClass: dcmExportRule\ncn: New\n"
         "dcmEntity: Study\ndcmExporterID: X\n"
     ),
-    "modify": (
-        f"dn: dcmQueueName=Export,{DEVICE}\nchangetype: modify\n"
-        "replace: dcmMaxRetries\ndcmMaxRetries: 3\n"
-    ),
+    "modify": priority(3),
     "delete": f"dn: dcmQueueName=Export,{DEVICE}\nchangetype: delete\n",
     "rename": (
         f"dn: dicomAETitle=STORESCU,dicomDeviceName=storescu,{DEVICES}\nchangetype: modrdn\n"
@@ -185,6 +188,20 @@ def test_each_change_is_noticed_by_the_next_look(
         assert directory.fingerprint() != before[0]
 
 
+def test_a_context_csn_left_over_is_not_believed(make_slapd: MakeSlapd) -> None:
+    server = make_slapd(None, "overlay syncprov")
+    server.change(priority(1))
+    server.stop()
+    server.options = ()  # without the overlay its last value stays in the database
+    server.start()
+    assert "contextCSN" in server.ldapsearch("-s", "base", "contextCSN")
+    with closing(LdapDirectory.from_settings(settings_for(server))) as directory:
+        for number in range(2, 6):
+            before = directory.fingerprint()
+            server.change(priority(number))
+            assert directory.fingerprint() != before
+
+
 def test_deletions_elsewhere_are_noticed_when_all_is_compared(make_slapd: MakeSlapd) -> None:
     server = make_slapd()
     with closing(LdapDirectory.from_settings(settings_for(server), FastClock())) as directory:
@@ -204,8 +221,10 @@ def test_looking_is_cheap_with_a_thousand_peers(
 ) -> None:
     server = make_slapd(many_peers(1000), *overlay, "sizelimit unlimited")
     with closing(LdapDirectory.from_settings(settings_for(server))) as directory:
-        for _ in range(3):
+        for number in range(3):  # a contextCSN is believed when it was seen to change
+            server.change(priority(number))
             directory.fingerprint()
+        directory.fingerprint()
         asked: list[int] = []
         inner = directory._search  # noqa: SLF001 - counts what goes over the wire
 
