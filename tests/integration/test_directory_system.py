@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from pydicom import dcmread
+from pynetdicom import AE, build_context
 from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK
@@ -25,6 +28,7 @@ from tests.fix_process import free_port
 from tests.fix_redis import RedisServer
 from tests.fix_slapd import MakeSlapd, Slapd
 from tests.fix_system import ARCHIVE, ARCHIVE_AE, System, port_change
+from workers.commands.config import config
 
 SOON_S = 5.0
 NEEDED = ("Verification", "Secondary Capture Image Storage", "FIND")
@@ -131,14 +135,19 @@ def needed_entries() -> Iterator[Entry]:
             yield entry
 
 
-def store(system: System, number: int) -> list[str]:
-    """Store a study of one object; return its SOP Instance UID."""
+def generated(system: System, number: int) -> list[Path]:
+    """Return the file of a study of one object."""
     folder = system.directory.parent / f"objects-{number}"
     folder.mkdir()
     (study,) = generate_studies(folder, studies=1, root=f"1.2.826.0.1.{number}")
-    sent = send_files(list(study.files.values()), system.port)
+    return list(study.files.values())
+
+
+def store(system: System, number: int) -> list[str]:
+    """Store a study of one object; return its SOP Instance UID."""
+    sent = send_files(generated(system, number), system.port)
     assert set(sent.statuses.values()) == {0}
-    return list(study.files)
+    return list(sent.statuses)
 
 
 def flower(system: LdapSystem) -> Monitor:
@@ -195,6 +204,49 @@ def test_the_leading_archive_of_the_documentation_acts_without_a_restart(
     leading.stop()
     asked = system.tasks("LEADING_CFIND")
     assert [task.remote_aet for task in asked] == ["QRSCP"]
+
+
+BAD_RULE = f"""dn: cn=Bad,{ARCHIVE_AE}
+changetype: add
+objectClass: dcmExportRule
+cn: Bad
+dcmEntity: Study
+dcmExporterID: STORESCP
+dcmSchedule: 18-6
+"""
+
+
+def test_an_association_keeps_the_configuration_it_began_with(make_system: MakeSystem) -> None:
+    system = make_system("scp-0")
+    paths = [path for number in (1, 2) for path in generated(system, number)]
+    before, after = (dcmread(path, stop_before_pixels=True) for path in paths)
+    ae = AE(ae_title="STORESCU")
+    contexts = [build_context(before.SOPClassUID, before.file_meta.TransferSyntaxUID)]
+    association = ae.associate("127.0.0.1", system.port, contexts=contexts, ae_title="DCM4CHEE")
+    assert association.is_established
+    system.configure(WIKI_EXPORTER, RULE)
+    assert association.send_c_store(paths[0]).Status == 0
+    association.release()
+    assert set(send_files(paths[1:], system.port).statuses.values()) == {0}
+    studies = [task.study_instance_uid for task in system.tasks("EXPORT")]
+    assert studies == [after.StudyInstanceUID]
+
+
+def test_a_bad_entry_is_set_aside_alone_and_a_reload_reaches_all(
+    make_system: MakeSystem,
+) -> None:
+    system = make_system("scp-0", "dispatcher")
+    system.configure(BAD_RULE, WIKI_EXPORTER, RULE)
+    for process in system.processes.values():
+        assert f"cn=Bad,{ARCHIVE_AE}: dcmSchedule" in process.output()
+    store(system, 1)
+    assert [task.exporter_id for task in system.tasks("EXPORT")] == ["STORESCP"]
+    done = CliRunner().invoke(config, ["reload"], env=system.environment)
+    assert done.exit_code == 0, done.output
+    system.wait_until(
+        lambda: all("somebody asked for it" in one.output() for one in system.processes.values()),
+        what="every process to hear of the reload",
+    )
 
 
 def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmtk: Dcmtk) -> None:
