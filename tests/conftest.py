@@ -25,4 +25,5 @@ pytest_plugins = (
     "tests.fix_session",
     "tests.fix_compose",
     "tests.fix_tls",
+    "tests.fix_s3",
 )

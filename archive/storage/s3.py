@@ -78,8 +78,9 @@ class S3Storage:
         )
         return cast("BinaryIO", stream)
 
-    def local_path(self, path: str) -> None:
+    def local_path(self, path: str) -> Path | None:  # noqa: ARG002 - as the protocol has it
         """Return None: no object lies on this host."""
+        return None
 
     def delete(self, path: str) -> None:
         """Delete a stored object; one that is gone already is no error."""

@@ -27,7 +27,7 @@ _REMEDIES: Final = {
     "AccessDenied": "give the identity the right to read, write, list and delete in the bucket",
     "403": "give the identity the right to read, write, list and delete in the bucket",
     "InvalidAccessKeyId": "correct the identity",
-    "SignatureDoesNotMatch": "correct the credential",
+    "SignatureDoesNotMatch": "correct the identity or the credential",
     "RequestTimeTooSkewed": "set the clocks of both hosts",
 }
 
