@@ -21,9 +21,10 @@ from archive.model.retrieval import (
     SubOperations,
     comment,
 )
-from archive.model.retrieval_plan import Forward, MatchedInstance
+from archive.model.retrieval_plan import Forward, ForwardReason, MatchedInstance
 from archive.model.status import Service, classify
 from workers.arrivals import ArrivalFeed, pass_on
+from workers.completing import Fetch
 from workers.moving import MoveAssociation, MoveRequest, model_for
 from workers.retrieve_job import RetrieveJob
 from workers.route import Route, find_route, remote_ae
@@ -73,16 +74,11 @@ def perform_forward(
     LedgerError
         When the ledger cannot be used.
     """
-    key = forward.remote_aet
-    job.progress.expect(key, len(forward.expected))
-    result: RetrieveResult | None = None
+    job.progress.expect(forward.remote_aet, len(forward.expected))
     if forward.through_aet is None:
         result = _proxy(job, forward)
     else:
-        for identifier in forward.identifiers:
-            if not job.context.cancelled():
-                passage = _Passage(job, forward, identifier, sent_from_here)
-                result = passage.run()
+        result = _through(job, forward, sent_from_here)
     if not job.context.cancelled():
         _fail_missing(job, forward)
     return ForwardEnd(forward, result)
@@ -154,6 +150,22 @@ def _route(job: RetrieveJob, forward: Forward, calling_aet: str | None) -> Route
 # --- through this archive
 
 
+def _through(
+    job: RetrieveJob, forward: Forward, sent_from_here: frozenset[str]
+) -> RetrieveResult | None:
+    """Have another archive send here and pass on; return its last word."""
+    result: RetrieveResult | None = None
+    is_fallback = forward.reason is ForwardReason.FALLBACK
+    fetch = Fetch.begin(job) if is_fallback else None
+    for identifier in forward.identifiers:
+        if not job.context.cancelled():
+            passage = _Passage(job, forward, identifier, sent_from_here)
+            result = passage.run()
+            if fetch is not None:
+                fetch.end(result, came=passage.came, missing=passage.missing)
+    return result
+
+
 class _Passage:
     """One C-MOVE that brings objects here, and their way on.
 
@@ -163,6 +175,13 @@ class _Passage:
         What it asks for.
     sent_from_here
         Objects that are not passed on.
+
+    Attributes
+    ----------
+    came
+        What arrived of what was asked for.
+    missing
+        How many objects the other archive counts that did not arrive.
     """
 
     def __init__(
@@ -176,6 +195,8 @@ class _Passage:
         self._forward = forward
         self._identifier = identifier
         self._sent_from_here = sent_from_here
+        self.came: set[str] = set()
+        self.missing = 0
 
     def run(self) -> RetrieveResult | None:
         """Bring and pass on; return the other archive's last word."""
@@ -220,9 +241,12 @@ class _Passage:
         return self._account(flight, feed)
 
     def _is_wanted(self, match: MatchedInstance) -> bool:
-        """Tell whether an arrival belongs to this retrieve and is not sent anyway."""
+        """Note an arrival; tell whether it belongs to this retrieve and is not sent anyway."""
+        if not covers(self._identifier, match):
+            return False
         uid = match.instance.sop_instance_uid
-        return uid not in self._sent_from_here and covers(self._identifier, match)
+        self.came.add(uid)
+        return uid not in self._sent_from_here
 
     def _lead(self, flight: Flight, route: Route) -> None:
         """Send the C-MOVE-RQ and keep the ledger informed until it is over."""
@@ -241,7 +265,8 @@ class _Passage:
                 for response in association.move(request, context.cancelled):
                     last = response
                     if not self._forward.expected:
-                        self._job.progress.expect(self._forward.remote_aet, last.counts.total)
+                        more = last.counts.total - len(self._sent_from_here)
+                        self._job.progress.expect(self._forward.remote_aet, max(0, more))
                     noted_at = self._note_sometimes(flight, response.counts, noted_at)
         except PeerError as error:
             self._job.progress.problem(str(error))
@@ -281,20 +306,23 @@ class _Passage:
         if state.result is None or not state.is_over:
             return None
         result, progress = state.result, self._job.progress
-        progress.name_failed(
-            tuple(u for u in result.failed_sop_instance_uids if u not in feed.arrived)
+        failed = tuple(
+            uid
+            for uid in result.failed_sop_instance_uids
+            if uid not in self.came and uid not in self._sent_from_here
         )
+        progress.name_failed(failed)
+        done = result.counts.completed + result.counts.warning
+        self.missing = max(0, done - len(self.came))
         if not self._forward.expected:
-            done = result.counts.completed + result.counts.warning
-            missing = max(0, done - len(feed.arrived))
-            progress.expect(
-                self._forward.remote_aet, len(feed.arrived) + result.counts.failed + missing
-            )
-            progress.failed_unnamed(result.counts.failed + missing)
-            if missing:
+            unnamed = result.counts.failed - len(result.failed_sop_instance_uids)
+            lost = len(failed) + max(0, unnamed) + self.missing
+            progress.expect(self._forward.remote_aet, len(feed.arrived) + lost)
+            progress.failed_unnamed(lost)
+            if self.missing:
                 progress.problem(
                     f"{self._forward.remote_aet} counted {done} objects as delivered, "
-                    f"{len(feed.arrived)} arrived"
+                    f"{len(self.came)} arrived"
                 )
         return result
 

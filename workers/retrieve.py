@@ -19,9 +19,16 @@ from archive.model.retrieval import (
     comment,
     final_status,
 )
-from archive.model.retrieval_plan import Forward, ForwardPolicy, RetrievePlan, plan_retrieve
+from archive.model.retrieval_plan import (
+    Forward,
+    ForwardPolicy,
+    ForwardReason,
+    RetrievePlan,
+    plan_retrieve,
+)
 from archive.model.status import Service, StatusClass, classify
 from archive.model.task import Failure, Outcome, Task, TaskStatus
+from workers.completing import lacks_something
 from workers.contexts import plan_contexts
 from workers.move_forward import ForwardEnd, perform_forward
 from workers.processor import StopReason
@@ -94,13 +101,17 @@ def serving_ae(snapshot: "Snapshot", called_aet: str) -> "NetworkAE":
 
 def _plan(request: RetrieveRequest, local: "NetworkAE", context: "TaskContext") -> RetrievePlan:
     storage_ids = tuple(context.snapshot.device.storages)
+    policy = forward_policy(local)
     with context.ledger.transaction() as tx:
         matches = retrievals.matches(tx, request.identifier, storage_ids)
+        may_fetch = bool(matches and policy.fallback_c_move_scp and policy.fallback_destination)
+        is_incomplete = may_fetch and lacks_something(tx, request.identifier, local)
     return plan_retrieve(
         request.identifier,
         matches,
-        forward_policy(local),
+        policy,
         requester_aet=request.move_originator_aet or "",
+        is_incomplete=is_incomplete,
     )
 
 
@@ -140,16 +151,23 @@ def _perform(job: RetrieveJob, plan: RetrievePlan) -> list[ForwardEnd]:
         job.progress.failed(uid, reason)
     for forward in plan.forwards:
         job.progress.expect(forward.remote_aet, len(forward.expected))
-    sent_from_here = frozenset(each.sop_instance_uid for each in plan.local)
     if not plan.forwards:
         send_from_here(job, plan.local)
         return []
     with ThreadPoolExecutor(len(plan.forwards), "forward") as pool:
         running = [
-            pool.submit(perform_forward, job, forward, sent_from_here) for forward in plan.forwards
+            pool.submit(perform_forward, job, forward, _sent_otherwise(plan, forward))
+            for forward in plan.forwards
         ]
         send_from_here(job, plan.local)
         return [each.result() for each in running]
+
+
+def _sent_otherwise(plan: RetrievePlan, forward: Forward) -> frozenset[str]:
+    """Return the objects that are sent from here or brought by another forward."""
+    others = (each.expected for each in plan.forwards if each is not forward)
+    brought = (match.instance.sop_instance_uid for expected in others for match in expected)
+    return frozenset((*(each.sop_instance_uid for each in plan.local), *brought))
 
 
 def _conclude(job: RetrieveJob, plan: RetrievePlan, ends: Sequence[ForwardEnd]) -> Outcome:
@@ -163,7 +181,7 @@ def _conclude(job: RetrieveJob, plan: RetrievePlan, ends: Sequence[ForwardEnd]) 
             result = RetrieveResult(RetrieveStatus.CANCELED, counts, job.progress.failed_uids())
             job.progress.write(result, status=result.status)
         return Outcome(TaskStatus.CANCELED, message)
-    result = _relayed(plan, ends, job) or _result(job, counts.settled())
+    result = _relayed(plan, ends, job) or _result(job, counts.settled(), ends)
     job.progress.write(result, status=result.status)
     if not plan.total and not plan.forwards:
         message = f"{message}: nothing of it is known here and {_NO_FALLBACK}"
@@ -179,15 +197,27 @@ def _is_unfinished(end: ForwardEnd) -> bool:
     return end.result is None or end.result.status == RetrieveStatus.CANCELED
 
 
+def _fallback_failed(end: ForwardEnd) -> bool:
+    answered = {RetrieveStatus.SUCCESS, RetrieveStatus.SOME_FAILED}
+    is_fallback = end.forward.reason is ForwardReason.FALLBACK
+    return is_fallback and (end.result is None or end.result.status not in answered)
+
+
 _NO_FALLBACK = "no dcmFallbackCMoveSCP is configured"
 
 
-def _result(job: RetrieveJob, counts: SubOperations) -> RetrieveResult:
-    """Return the final result that the counters lead to."""
+def _result(job: RetrieveJob, counts: SubOperations, ends: Sequence[ForwardEnd]) -> RetrieveResult:
+    """Return the final result that the counters lead to.
+
+    When the fallback archive could not be asked for what may be missing here, nobody knows
+    whether all was sent: that is no success.
+    """
     problems = job.progress.problems
     status = final_status(counts)
     if not counts.done and problems:
         status = RetrieveStatus.CANNOT_PERFORM
+    elif status == RetrieveStatus.SUCCESS and any(map(_fallback_failed, ends)):
+        status = RetrieveStatus.SOME_FAILED
     words = comment(problems[0]) if problems and status != RetrieveStatus.SUCCESS else ""
     failed = job.progress.failed_uids() if counts.failed else ()
     return RetrieveResult(status, counts, failed, words)

@@ -121,13 +121,13 @@ ARCHIVE = (
         "fallback_c_move_scp",
         "dcmFallbackCMoveSCP",
         Kind.AE_TITLE,
-        "C-MOVE SCP for unknown studies",
+        "C-MOVE SCP for what is unknown here or may be incomplete",
     ),
     one(
         "fallback_c_move_scp_destination",
         "dcmFallbackCMoveSCPDestination",
         Kind.AE_TITLE,
-        "move destination of the fallback C-MOVE",
+        "move destination of the fallback C-MOVE; without one only what is unknown is asked for",
     ),
     one(
         "fallback_c_move_scp_calling_aet",
@@ -141,12 +141,17 @@ ARCHIVE = (
         Kind.AE_TITLE,
         "C-FIND SCP that tells how many objects to expect",
     ),
-    one("fallback_c_move_scp_retries", "dcmFallbackCMoveSCPRetries", Kind.INTEGER, "C-MOVEs again"),
+    one(
+        "fallback_c_move_scp_retries",
+        "dcmFallbackCMoveSCPRetries",
+        Kind.INTEGER,
+        "how often what did not come whole from there is asked for again; -1 always",
+    ),
     one(
         "fallback_c_move_scp_study_older_than",
         "dcmFallbackCMoveSCPStudyOlderThan",
         Kind.TEXT,
-        "only studies before this date",
+        "studies before this date (YYYYMMDD) or without one are fetched once, though known here",
     ),
     one(
         "external_retrieve_ae_destination",

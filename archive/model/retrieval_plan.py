@@ -1,14 +1,15 @@
 """Where the objects of a C-MOVE come from: from here, or from which other archive (pure).
 
 An object without a local file is asked for at the archive that its row names, else at
-dcmAltCMoveSCP; a request that matches nothing goes to dcmFallbackCMoveSCP (design decision 14).
-Only what is missing here is asked for, in as few C-MOVE requests as its place in the hierarchy
-allows, so that nothing is sent twice.
+dcmAltCMoveSCP; a request that matches nothing, or of which something may be missing here, goes to
+dcmFallbackCMoveSCP (design decision 14). Only what is missing here is asked for, in as few C-MOVE
+requests as its place in the hierarchy allows, so that nothing is sent twice; the fallback archive
+alone is asked for everything, because nobody knows what is missing.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from archive.model.entities import InstanceToSend
@@ -23,7 +24,7 @@ class ForwardReason(StrEnum):
 
     EXTERNAL = "objects are held by another archive"
     ALTERNATIVE = "objects lie on storages of another device"
-    FALLBACK = "nothing is known of what was asked for"
+    FALLBACK = "nothing is known of what was asked for, or something may be missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def plan_retrieve(
     policy: ForwardPolicy,
     *,
     requester_aet: str,
+    is_incomplete: bool = False,
 ) -> RetrievePlan:
     """Decide where the objects of a C-MOVE come from.
 
@@ -126,9 +128,25 @@ def plan_retrieve(
         Everything in the index that the identifier asks for.
     requester_aet
         Who asks; never asked back, else two archives could send each other in circles.
+    is_incomplete
+        Some of what is asked for may be missing here; see `archive.model.completeness`.
     """
+    fallback = _fallback(identifier, policy, requester_aet)
     if not matches:
-        return _plan_fallback(identifier, policy, requester_aet)
+        return RetrievePlan(forwards=(fallback,) if fallback else ())
+    plan = _plan_known(identifier, matches, policy, requester_aet)
+    if fallback is None or fallback.through_aet is None or not is_incomplete:
+        return plan
+    return _with_fallback(plan, fallback, matches)
+
+
+def _plan_known(
+    identifier: RetrieveIdentifier,
+    matches: Sequence[MatchedInstance],
+    policy: ForwardPolicy,
+    requester_aet: str,
+) -> RetrievePlan:
+    """Decide where the objects come from that the index knows."""
     local: list[InstanceToSend] = []
     unreachable: dict[str, str] = {}
     groups: defaultdict[str, list[MatchedInstance]] = defaultdict(list)
@@ -152,20 +170,33 @@ def plan_retrieve(
 _NOBODY = "no copy is left here and no other archive is known to hold it"
 
 
-def _plan_fallback(
+def _fallback(
     identifier: RetrieveIdentifier, policy: ForwardPolicy, requester_aet: str
-) -> RetrievePlan:
-    fallback = policy.fallback_c_move_scp
-    if fallback is None or fallback == requester_aet:
-        return RetrievePlan()
-    forward = Forward(
-        fallback,
+) -> Forward | None:
+    """Return the forward to the fallback archive, None when there is none to be asked."""
+    if policy.fallback_c_move_scp in {None, requester_aet}:
+        return None
+    return Forward(
+        policy.fallback_c_move_scp or "",
         ForwardReason.FALLBACK,
         (identifier,),
         through_aet=policy.fallback_destination,
         calling_aet=policy.fallback_calling_aet,
     )
-    return RetrievePlan(forwards=(forward,))
+
+
+def _with_fallback(
+    plan: RetrievePlan, fallback: Forward, matches: Sequence[MatchedInstance]
+) -> RetrievePlan:
+    """Return a plan that also asks the fallback archive, for everything.
+
+    What nobody else is known to hold, and what it is known to hold, is expected of it.
+    """
+    others = tuple(each for each in plan.forwards if each.remote_aet != fallback.remote_aet)
+    placed = {each.sop_instance_uid for each in plan.local}
+    placed |= {match.instance.sop_instance_uid for each in others for match in each.expected}
+    rest = tuple(match for match in matches if match.instance.sop_instance_uid not in placed)
+    return RetrievePlan(plan.local, (*others, replace(fallback, expected=rest)))
 
 
 def _holder(match: MatchedInstance, policy: ForwardPolicy) -> str | None:
