@@ -1,10 +1,12 @@
 """Titles, addresses and limits of an outgoing association."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from archive.configuration.descriptors import Connection
+from archive.tls.terms import DeviceStores, StoreReference, TlsTerms
 from tests.fix_export import PROMPT, local_ae, remote_ae
 from workers.route import (
     DEFAULT_RESPONSE_S,
@@ -20,7 +22,9 @@ from workers.route import (
 PLAIN = Connection("plain", "h1", 104)
 TLS = Connection("tls", "h2", 2762, tls_cipher_suites=("TLS_RSA_WITH_AES_128_CBC_SHA",))
 OUT = Connection("out", "me")
+TERMS = TlsTerms("cn=x", DeviceStores("dn", trust=StoreReference("a", Path("/t"))), (), ())
 OUT_TLS = dataclasses.replace(TLS, name="out-tls", hostname="me", port=None)
+OUT_SECURE = dataclasses.replace(OUT_TLS, tls=TERMS)
 
 
 def test_defaults_are_finite() -> None:
@@ -49,6 +53,7 @@ def test_configured_limits() -> None:
         ((OUT,), (PLAIN,), 104),
         ((OUT,), (TLS, PLAIN), 104),
         ((OUT_TLS, OUT), (TLS, PLAIN), 104),
+        ((OUT, OUT_SECURE), (PLAIN, TLS), 2762),
         ((OUT,), (dataclasses.replace(PLAIN, installed=False), PROMPT, PLAIN), 104),
         ((OUT,), (dataclasses.replace(PLAIN, protocol="HL7", port=1), PLAIN), 104),
     ],
