@@ -40,7 +40,6 @@ from benchmarks import report
 from benchmarks.receive import TEMPLATES, Template, send
 from tests.fix_process import RunningProcess, free_port, listens, start_process, wait_until
 from tests.fix_redis import RedisServer, redis_binary
-from tests.fix_scp import element
 from tests.fix_system import ARCHIVE, DEVICES, System, port_change
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -72,27 +71,9 @@ class OrdinarySystem(System):
 
 def study_of(form: Template, number: str, objects: int) -> list[tuple[str, bytes]]:
     """Return the objects of a new study with one series."""
-    old = study_element(form.head + form.tail)
-    study, series = f"{UID_ROOT}.{number}", f"{UID_ROOT}.{number}.1"
-    made = Template(form.name, _renamed(form.head, old, study), _renamed(form.tail, old, study))
-    old_series = study_element(made.head + made.tail, 0x000E)
-    made = Template(
-        form.name, _renamed(made.head, old_series, series), _renamed(made.tail, old_series, series)
-    )
-    uids = [f"{series}.{index}" for index in range(objects)]
-    return [(uid, made.encoded(uid)) for uid in uids]
-
-
-def study_element(encoded: bytes, tag: int = 0x000D) -> bytes:
-    """Return the encoded element (0020,`tag`): Study or Series Instance UID."""
-    start = encoded.index(bytes([0x20, 0x00, tag, 0x00]) + b"UI")
-    length = int.from_bytes(encoded[start + 6 : start + 8], "little")
-    return encoded[start : start + 8 + length]
-
-
-def _renamed(part: bytes, old: bytes, uid: str) -> bytes:
-    tag = int.from_bytes(old[:2], "little") << 16 | int.from_bytes(old[2:4], "little")
-    return part.replace(old, element(tag, "UI", uid))
+    study = f"{UID_ROOT}.{number}"
+    uids = [f"{study}.1.{index}" for index in range(objects)]
+    return [(uid, form.encoded(uid, study)) for uid in uids]
 
 
 # --- peers ---------------------------------------------------------------------------------------
