@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts slapd with the schema of the image. On first start the default directory is loaded. The
 # passwords are those that the secrets hold now: a new one needs a new start and nothing else.
+# `start restore` loads what slapcat wrote, from standard input, into an empty volume and ends.
 set -eu
 umask 077
 base=dc=dcm4che,dc=org
@@ -35,18 +36,27 @@ access to * by dn.exact="$reader" read by * none
 END
 } >"$configuration"
 
-if [ ! -d "$database" ]; then
-    # What an interrupted first start left behind is no directory yet.
+load() { # LDIF of all entries from standard input
+    # What an interrupted load left behind is no directory yet.
     rm -rf "$database.new"
     mkdir "$database.new"
     sed "s|^directory .*|directory $database.new|" "$configuration" >/run/dicomq/first.conf
+    slapadd -q -f /run/dicomq/first.conf
+    mv "$database.new" "$database"
+}
+if [ "${1:-}" = restore ]; then
+    if [ -d "$database" ]; then
+        echo "ldap: the volume holds a directory already; remove the volume first" >&2
+        exit 1
+    fi
+    load
+    exit 0
+fi
+if [ ! -d "$database" ]; then
     for part in /dicomq/ldap/default/*.ldif; do
         grep -v -e '^#' -e '^version:' "$part"
         echo
-    done | cat -s | sed '1{/^$/d}' >/run/dicomq/first.ldif
-    slapadd -q -f /run/dicomq/first.conf -l /run/dicomq/first.ldif
-    rm /run/dicomq/first.ldif /run/dicomq/first.conf
-    mv "$database.new" "$database"
+    done | cat -s | sed '1{/^$/d}' | load
 fi
 # The processes of dicomq read as this entry; only administrators write.
 if slapcat -f "$configuration" -a '(&(objectClass=simpleSecurityObject)(cn=reader))' | grep -q .; then
