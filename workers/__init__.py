@@ -19,6 +19,8 @@ What a crash leaves behind
 
 from typing import TYPE_CHECKING
 
+from archive.decoders import leave_out_decoders
+
 if TYPE_CHECKING:
     from workers.app import WorkerApp
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> "WorkerApp":
     """Return the Celery application for ``celery -A workers``, imported when it is asked for."""
     if name == "celery":
+        leave_out_decoders()
         from workers.app import app  # noqa: PLC0415 - importing a module must not import Celery
 
         return app
