@@ -29,6 +29,8 @@ class Slapd:
     ----------
     options
         Lines for its database in slapd.conf, such as access rules, limits and overlays.
+    schemas
+        Whether it has the schema of dicomq from the beginning.
     """
 
     directory: Path
@@ -37,6 +39,7 @@ class Slapd:
     bind_dn: str = f"cn=admin,{BASE_DN}"
     password: str = "secret"  # noqa: S105 - of a server that lives as long as a test
     options: Sequence[str] = ()
+    schemas: bool = True
     process: RunningProcess | None = field(default=None, repr=False)
 
     @property
@@ -50,7 +53,7 @@ class Slapd:
         """Start it with what it has, and wait until it answers."""
         (self.directory / "db").mkdir(parents=True, exist_ok=True)
         configuration = self.directory / "slapd.conf"
-        configuration.write_text(_configuration(self.directory, self.options))
+        configuration.write_text(self._configuration())
         argv = [_binary("slapd"), "-d", "0", "-f", str(configuration), "-h", self.url]
         log = self.directory / "slapd.log"
         self.process = start_process(argv, log=log, ready=self._binds)
@@ -108,7 +111,7 @@ class Slapd:
         """Fill it with the entries of an LDIF file while it is stopped: fast."""
         (self.directory / "db").mkdir(parents=True, exist_ok=True)
         configuration = self.directory / "slapd.conf"
-        configuration.write_text(_configuration(self.directory, self.options))
+        configuration.write_text(self._configuration())
         argv = [_binary("slapadd"), "-q", "-f", str(configuration)]
         data = ldif.removeprefix(b"version: 1\n")
         done = subprocess.run(argv, check=False, capture_output=True, input=data, timeout=60)
@@ -122,6 +125,25 @@ class Slapd:
         return subprocess.run(
             argv, check=False, capture_output=True, text=True, timeout=30, input=text
         )
+
+    def _configuration(self) -> str:
+        system = [SYSTEM_SCHEMA / f"{name}.schema" for name in ("core", "cosine", "inetorgperson")]
+        own = sorted(SCHEMA.glob("*.schema")) if self.schemas else []
+        includes = [f"include {path}" for path in (*system, *own)]
+        module = ["modulepath /usr/lib/ldap", "moduleload back_mdb", "moduleload syncprov"]
+        database = [
+            "database config",
+            "rootpw secret",
+            "database mdb",
+            "maxsize 67108864",
+            f"suffix {BASE_DN}",
+            f"rootdn cn=admin,{BASE_DN}",
+            "rootpw secret",
+            f"directory {self.directory / 'db'}",
+            "dbnosync",
+        ]
+        pid_file = [f"pidfile {self.directory / 'slapd.pid'}"]
+        return "\n".join([*includes, *pid_file, *module, *database, *self.options, ""])
 
     def _binds(self) -> bool:
         argv = ["ldapwhoami", "-x", "-H", self.url, "-D", self.bind_dn, "-w", self.password]
@@ -139,23 +161,6 @@ def _binary(name: str) -> str:
     if binary is None or shutil.which("ldapsearch") is None:
         missing("slapd is not installed (apt-get install slapd ldap-utils)")
     return binary
-
-
-def _configuration(directory: Path, options: Sequence[str]) -> str:
-    system = [SYSTEM_SCHEMA / f"{name}.schema" for name in ("core", "cosine", "inetorgperson")]
-    includes = [f"include {path}" for path in (*system, *sorted(SCHEMA.glob("*.schema")))]
-    module = ["modulepath /usr/lib/ldap", "moduleload back_mdb", "moduleload syncprov"]
-    database = [
-        "database mdb",
-        "maxsize 67108864",
-        f"suffix {BASE_DN}",
-        f"rootdn cn=admin,{BASE_DN}",
-        "rootpw secret",
-        f"directory {directory / 'db'}",
-        "dbnosync",
-    ]
-    pid_file = [f"pidfile {directory / 'slapd.pid'}"]
-    return "\n".join([*includes, *pid_file, *module, *database, *options, ""])
 
 
 @pytest.fixture(scope="session")

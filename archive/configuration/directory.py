@@ -13,7 +13,12 @@ from ldap3 import BASE, MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE, SUBTREE
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.configuration.attributes import TABLES
 from archive.configuration.entries import Entry
-from archive.configuration.failover import ServerGroup, SizeLimitError, check_result
+from archive.configuration.failover import (
+    EmptyDirectoryError,
+    ServerGroup,
+    SizeLimitError,
+    check_result,
+)
 from archive.configuration.records import (
     AddRecord,
     Change,
@@ -137,14 +142,14 @@ class LdapDirectory:
     def read_all(self) -> tuple[Entry, ...]:
         """Return all entries below the base with all attributes, also those unknown to us.
 
+        A server that does not have the base yet has none.
+
         Raises
         ------
         DirectoryUnavailableError
             When no server can be asked, or they give only a part of the entries.
         """
-        return self._servers.run(
-            lambda connection: tuple(self._search(connection, "(objectClass=*)", ["*"]))
-        )
+        return self._servers.run(self._read_all)
 
     def apply_all(self, records: Sequence[Record], *, go_on: bool = False) -> tuple[Applied, ...]:
         """Apply change records one after the other, each whole or not at all.
@@ -194,6 +199,12 @@ class LdapDirectory:
             entry for search in _searches() for entry in self._search(connection, search, names)
         ]
         return (*entries, *self._read_capabilities(connection, names))
+
+    def _read_all(self, connection: Any) -> tuple[Entry, ...]:  # noqa: ANN401 - ldap3 has no types
+        try:
+            return tuple(self._search(connection, "(objectClass=*)", ["*"]))
+        except EmptyDirectoryError:
+            return ()
 
     def _read_capabilities(self, connection: Any, names: list[str]) -> list[Entry]:  # noqa: ANN401 - ldap3 has no types
         """Read all transfer capabilities; piece by piece when a size limit cuts the answer."""

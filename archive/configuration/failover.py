@@ -24,7 +24,12 @@ from archive.errors import DirectoryUnavailableError
 REST_S = 30.0
 PROBE_S = 2.0
 _SIZE_LIMIT_EXCEEDED = 4
+_NO_SUCH_OBJECT = 32
 _Result = TypeVar("_Result")
+
+
+class EmptyDirectoryError(DirectoryUnavailableError):
+    """The server does not have the entry below which everything lies."""
 
 
 class SizeLimitError(DirectoryUnavailableError):
@@ -236,12 +241,17 @@ def check_result(result: dict[str, Any], what: str) -> None:
     Raises
     ------
     DirectoryUnavailableError
-        When it did not succeed; `SizeLimitError` when only a part of the entries came.
+        When it did not succeed; `SizeLimitError` when only a part of the entries came,
+        `EmptyDirectoryError` when there are none.
     """
     code = result["result"]
     if code == 0:
         return
     text = f"{what}: {RESULT_TEXTS.get(code, result['description'])} ({code}) {result['message']}"
+    if code == _NO_SUCH_OBJECT:
+        hint = "import the default directory, or correct the base DN"
+        msg = f"{text.strip()}; {hint}"
+        raise EmptyDirectoryError(msg)
     if code == _SIZE_LIMIT_EXCEEDED:
         hint = "raise the limit for the DN that is bound (olcLimits: size=unlimited)"
         msg = f"{text.strip()}; the server gives only a part of the entries: {hint}"

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from archive.configuration.defaults import default_folder
 from tests.directory_cases import DEVICE, WIKI_EXPORTER, WIKI_EXTERNAL, WIKI_LEADING
-from tests.fix_slapd import MakeSlapd, Slapd
+from tests.fix_process import free_port
+from tests.fix_slapd import SCHEMA, MakeSlapd, Slapd
 from workers.commands.config import config
 
 WITHOUT_LAST_HYPHEN = WIKI_LEADING.removesuffix("-\n")
@@ -110,6 +111,28 @@ def test_an_export_of_a_server_fills_another(server: Slapd, make_slapd: MakeSlap
     status, output = run(server, "diff", "--against", url)
     assert status == 1
     assert "dcmTaskFetchSize" in output
+
+
+def test_the_default_directory_fills_an_empty_server(slapd: Slapd) -> None:
+    files = [str(path) for path in sorted(default_folder().glob("*.ldif"))]
+    status, output = run(slapd, "check")
+    assert status == 2
+    assert "import the default directory" in output
+    assert run(slapd, "import", "--dry-run", *files)[0] == 0
+    status, output = run(slapd, "import", *files)
+    assert status == 0, output
+    assert run(slapd, "check") == (0, "0 problems, 0 of them errors\n")
+
+
+def test_the_schema_as_ldif_loads_into_a_running_server(tmp_path: Path) -> None:
+    """For servers that keep their configuration in cn=config."""
+    server = Slapd(tmp_path, free_port(), bind_dn="cn=config", schemas=False)
+    server.start()
+    try:
+        done = server.ldapadd(SCHEMA / "dicomq.ldif")
+        assert done.returncode == 0, done.stderr
+    finally:
+        server.stop()
 
 
 def test_commands_say_when_the_server_is_down(server: Slapd) -> None:

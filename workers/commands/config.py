@@ -149,12 +149,10 @@ def _source() -> "ConfigurationSource":
 def _problems(source: "ConfigurationSource") -> "tuple[Problem, ...]":
     """Return the problems of a configuration; that there is none yet is one of them."""
     from archive.configuration.descriptors import Problem  # noqa: PLC0415 - see the package
-    from archive.errors import ConfigurationError, DirectoryUnavailableError  # noqa: PLC0415
+    from archive.errors import ConfigurationError  # noqa: PLC0415
 
     try:
         return source.snapshot().problems
-    except DirectoryUnavailableError:
-        raise
     except ConfigurationError as error:
         return (Problem(source.directory.location, "", str(error)),)
 
