@@ -73,7 +73,7 @@ test-compose: venv-dev ## Build and run the docker-compose stack, kill container
 	@deploy/test_packages.sh compose
 	@deploy/compose/wheels.sh $(BIN)/python
 	@DICOMQ_TEST_COMPOSE=$(or $(SECONDS),60) CHAOS_SEED=$(SEED) \
-	  $(BIN)/python -m pytest -s -p no:randomly tests/acceptance/test_compose.py
+	  $(BIN)/python -m pytest -s -p no:randomly tests/acceptance/test_compose*.py
 
 .PHONY: up
 up: ## Build and start the docker-compose stack; makes secrets and deploy/.env on first run

@@ -129,7 +129,7 @@ class Stack:
         done = subprocess.run(
             [str(self.deploy / "compose" / name), *arguments],
             check=False,
-            env={**os.environ, "DOCKER_HOST": self.engine.host},
+            env={**os.environ, "DOCKER_HOST": self.engine.host, "WAIT_S": "900"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -146,6 +146,18 @@ class Stack:
     def compose(self, *arguments: str, timeout_s: float = 120.0) -> str:
         """Run docker-compose on the stack and return what it prints."""
         return self.script("compose.sh", *arguments, timeout_s=timeout_s)
+
+    def output(self, *arguments: str) -> bytes:
+        """Run docker-compose on the stack and return what it writes, byte by byte."""
+        done = subprocess.run(
+            [str(self.deploy / "compose" / "compose.sh"), *arguments],
+            check=True,
+            env={**os.environ, "DOCKER_HOST": self.engine.host},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+        )
+        return done.stdout
 
     def secret(self, name: str) -> str:
         """Return one of the secrets that the first start made."""
