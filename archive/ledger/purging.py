@@ -1,6 +1,6 @@
 """Purging: local copies of objects that can be had elsewhere are dropped, the index stays."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from archive.ledger.connection import Transaction
 from archive.ledger.queries import load_queries
@@ -13,6 +13,8 @@ class PurgeFilter:
 
     Attributes
     ----------
+    patient_name
+        Beginning of the name, in any case.
     study_date_from, study_date_to
         Study Date (0008,0020) as YYYYMMDD, both included.
     older_than_s
@@ -20,7 +22,9 @@ class PurgeFilter:
     """
 
     patient_id: str | None = None
+    patient_name: str | None = None
     accession_number: str | None = None
+    modality: str | None = None
     study_date_from: str | None = None
     study_date_to: str | None = None
     older_than_s: float | None = None
@@ -44,6 +48,14 @@ class PurgedStudy:
     refusal: str | None
     instances: int
     files: tuple[StoredFile, ...]
+
+
+def try_purge(
+    tx: Transaction, study_instance_uid: str, *, external_aet: str | None, force: bool
+) -> PurgedStudy:
+    """Return what `purge_study` would do, and do nothing."""
+    with tx.transaction(force_rollback=True):
+        return purge_study(tx, study_instance_uid, external_aet=external_aet, force=force)
 
 
 def purge_study(
@@ -87,12 +99,6 @@ def studies_matching(tx: Transaction, wanted: PurgeFilter) -> list[str]:
     """Return the Study Instance UIDs of studies with local files that fit a filter."""
     rows = tx.execute(
         load_queries("retrievals")["studies_matching"],
-        {
-            "patient_id": wanted.patient_id,
-            "accession_number": wanted.accession_number,
-            "study_date_from": wanted.study_date_from,
-            "study_date_to": wanted.study_date_to,
-            "older_than_s": wanted.older_than_s,
-        },
+        asdict(wanted),
     )
     return [uid for (uid,) in rows]

@@ -20,6 +20,7 @@ class _Order:
     uids: tuple[str, ...]
     external_aet: str | None
     force: bool
+    dry_run: bool
 
 
 @click.command(
@@ -28,16 +29,19 @@ class _Order:
     epilog=examples(
         "studies purge 1.2.3",
         "studies purge 1.2.3 --external-aet LTA --yes",
-        "studies purge --date -20201231 --older-than P30D",
+        "studies purge --date -20201231 --modality CT --older-than P30D --dry-run",
     ),
 )
 @click.argument("study_uids", metavar="[UID]...", nargs=-1)
 @click.option("--patient-id", help="Filter: Patient ID.")
+@click.option("--patient", "patient_name", help="Filter: beginning of the name, in any case.")
 @click.option("--accession", "accession_number", help="Filter: accession number.")
+@click.option("--modality", help="Filter: a modality of the study.")
 @click.option("--date", "dates", help="Filter: study date, 20261121, or a range a-b, a-, -b.")
 @click.option("--older-than", metavar="DURATION", help="Filter: received so long ago, as P30D.")
 @click.option("--external-aet", metavar="AET", help="Archive that holds all of these studies.")
 @click.option("--force", is_flag=True, help="Purge even what nobody else is known to hold.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 @told
@@ -52,7 +56,7 @@ def purge(**values: Any) -> int:  # noqa: ANN401 - taken apart below
         if not order.uids:
             click.echo("no study with local files fits")
             return 0
-        if not values["yes"]:
+        if not (values["yes"] or order.dry_run):
             loss = ", WHOEVER HOLDS THEM OR NOT" if order.force else ""
             question = f"Drop the local files of {_studies(len(order.uids))}{loss}?"
             click.confirm(question, abort=True, err=True)
@@ -73,15 +77,15 @@ def _order(opened: Session, values: dict[str, Any]) -> _Order:
     if wanted is not None:
         with opened.ledger.statement() as tx:
             uids = tuple(purging.studies_matching(tx, wanted))
-    return _Order(uids, values["external_aet"], values["force"])
+    return _Order(uids, values["external_aet"], values["force"], values["dry_run"])
 
 
 def _filter(values: dict[str, Any]) -> "PurgeFilter | None":
     from archive.ledger.purging import PurgeFilter  # noqa: PLC0415 - see the package
     from archive.model.durations import parse_duration  # noqa: PLC0415
 
-    names = ("patient_id", "accession_number", "dates", "older_than")
-    if all(values[name] is None for name in names):
+    texts = ("patient_id", "patient_name", "accession_number", "modality")
+    if all(values[name] is None for name in (*texts, "dates", "older_than")):
         return None
     since, dash, until = (values["dates"] or "").partition("-")
     for date in (since, until):
@@ -90,8 +94,7 @@ def _filter(values: dict[str, Any]) -> "PurgeFilter | None":
             raise click.BadParameter(msg, param_hint="--date")
     older_than = values["older_than"]
     return PurgeFilter(
-        patient_id=values["patient_id"],
-        accession_number=values["accession_number"],
+        **{name: values[name] for name in texts},
         study_date_from=since or None,
         study_date_to=(until if dash else since) or None,
         older_than_s=None if older_than is None else parse_duration(older_than),
@@ -110,28 +113,30 @@ def _purge(opened: Session, order: _Order, *, as_json: bool) -> int:
         order.uids,
         external_aet=order.external_aet,
         force=order.force,
+        dry_run=order.dry_run,
     ):
         reports.append(report)
         if not as_json:
-            _tell(report)
+            _tell(report, "would be " if order.dry_run else "")
     if as_json:
-        print_json([_as_json(report) for report in reports])
+        print_json([_as_json(report) | {"dry_run": order.dry_run} for report in reports])
     purged = sum(report.study.refusal is None for report in reports)
     return exit_status(purged, len(reports))
 
 
-def _tell(report: "PurgeReport") -> None:
+def _tell(report: "PurgeReport", would: str) -> None:
     study = report.study
     uid = inert(study.study_instance_uid)
     if study.refusal is not None:
         click.echo(
-            f"{uid}: refused, {study.refusal}; name the archive that holds them with "
+            f"{uid}: {would}refused, {study.refusal}; name the archive that holds them with "
             "--external-aet, or lose them with --force",
             err=True,
         )
         return
     click.echo(
-        f"{uid}: {number(study.instances)} objects purged, {number(len(study.files))} files deleted"
+        f"{uid}: {number(study.instances)} objects {would}purged, "
+        f"{number(len(study.files))} files {would}deleted"
     )
     for reason in report.kept_files:
         click.echo(f"  not deleted, the next sweep does it: {inert(reason)}", err=True)

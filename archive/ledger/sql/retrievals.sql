@@ -106,7 +106,10 @@ SELECT refusal, purged, files FROM purge_study(%(study)s, %(external_aet)s, %(fo
 -- Studies with local files that fit a filter.
 SELECT t.study_instance_uid FROM study t JOIN patient p ON p.pk = t.patient_fk
 WHERE (%(patient_id)s::text IS NULL OR p.patient_id = %(patient_id)s)
+  AND (%(patient_name)s::text IS NULL OR starts_with(lower(p.patient_name), lower(%(patient_name)s)))
   AND (%(accession_number)s::text IS NULL OR t.accession_number = %(accession_number)s)
+  AND (%(modality)s::text IS NULL
+       OR EXISTS (SELECT FROM series m WHERE m.study_fk = t.pk AND m.modality = %(modality)s))
   AND (%(study_date_from)s::text IS NULL OR t.study_date >= %(study_date_from)s)
   AND (%(study_date_to)s::text IS NULL OR t.study_date <= %(study_date_to)s)
   AND (%(older_than_s)s::float8 IS NULL OR t.created_time < now() - make_interval(secs => %(older_than_s)s))
