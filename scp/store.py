@@ -14,11 +14,9 @@ from typing import Final
 from archive import telemetry
 from archive.clock import Clock
 from archive.errors import (
-    ConfigurationError,
     InvalidValueError,
     LedgerConflictError,
     LedgerUnavailableError,
-    StorageError,
 )
 from archive.ledger.connection import Ledger
 from archive.ledger.objects import store_object
@@ -36,6 +34,7 @@ from scp.coercing import CoercedReception, Receiver, ReceptionCoercer
 from scp.dimse import StoreRequest
 from scp.header import Header, read_header
 from scp.known import Incoming, ShortWay, demanded
+from scp.obsolete import delete_replaced
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
 from scp.session import Session
 from scp.statuses import RefusedObjectError, StoreStatus
@@ -180,18 +179,9 @@ class StoreService:
             incoming.file.settle()
         else:
             incoming.file.abort()
-        for obsolete in result.obsolete_files:
-            try:
-                incoming.session.storages.get(obsolete.storage_id).delete(obsolete.storage_path)
-            except (StorageError, ConfigurationError) as error:
-                log_event(
-                    _log,
-                    telemetry.OBSOLETE_FILE_KEPT,
-                    level=logging.WARNING,
-                    storage_id=obsolete.storage_id,
-                    storage_path=obsolete.storage_path,
-                    message=f"{error}; the object was replaced, its old file can be deleted",
-                )
+        if result.obsolete_files:
+            checkpoint(telemetry.CHECKPOINT_REPLACED)
+            delete_replaced(self._ledger, incoming.session.storages, result.obsolete_files)
 
 
 def check_request(request: StoreRequest, abstract_syntax: str) -> None:

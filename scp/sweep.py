@@ -13,6 +13,7 @@ from archive.ledger.objects import known_paths, recent_paths
 from archive.storage.base import Storage, Storages
 from archive.storage.sweeping import SweepReport
 from archive.telemetry import log_event
+from scp.obsolete import sweep_obsolete
 
 GRACE_S: Final = 0.0
 """Age from which a file in doubt is looked at: at once, as files of living processes are locked."""
@@ -35,6 +36,7 @@ def sweep_storages(ledger: Ledger, snapshot: Snapshot, storages: Storages) -> No
         try:
             storage = storages.get(storage_id)
             report = storage.sweep(partial(_known, ledger, storage_id), GRACE_S)
+            sweep_obsolete(ledger, storages, storage_id)
         except ConfigurationError as error:
             log_event(
                 _log, telemetry.CONFIGURATION_PROBLEM, level=logging.WARNING, message=str(error)

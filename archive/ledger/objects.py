@@ -77,6 +77,18 @@ def known_paths(tx: Transaction, storage_id: str, paths: Sequence[str]) -> set[s
     return {path for (path,) in rows}
 
 
+def obsolete_files(tx: Transaction, storage_id: str) -> list[StoredFile]:
+    """Return files of replaced objects that are still to be deleted on a storage."""
+    rows = tx.execute(load_queries("objects")["obsolete_files"], {"storage_id": storage_id})
+    return [StoredFile(*row) for row in rows]
+
+
+def forget_obsolete(tx: Transaction, file: StoredFile) -> None:
+    """Note that the file of a replaced object is deleted."""
+    values = {"storage_id": file.storage_id, "storage_path": file.storage_path}
+    tx.execute(load_queries("objects")["forget_obsolete"], values)
+
+
 def recent_paths(tx: Transaction, storage_id: str, within_s: float) -> list[tuple[str, str]]:
     """Return (storage path, SOP Instance UID) of what the last `within_s` seconds recorded."""
     rows = tx.execute(

@@ -115,6 +115,10 @@ class Storage(Protocol):
         """Delete a stored file; one that is gone already is no error."""
         ...
 
+    def is_in_doubt(self, path: str) -> bool:
+        """Tell whether a file is being stored under `path`."""
+        ...
+
     def sweep(self, known: KnownPaths, older_than_s: float) -> SweepReport:
         """Delete what a crash left behind: temporary files and files without a row.
 

@@ -119,6 +119,13 @@ class FileStorage:
         except OSError as error:
             raise storage_error(self.storage_id, f"delete {path}", error) from error
 
+    def is_in_doubt(self, path: str) -> bool:
+        """Tell whether a file is being stored under `path`."""
+        incoming = self._layout.incoming
+        return incoming.is_dir() and any(
+            final_path_of(entry.name) == path for entry in incoming.iterdir()
+        )
+
     def sweep(self, known: KnownPaths, older_than_s: float) -> SweepReport:
         """Delete temporary files and files in doubt that have no row.
 

@@ -86,6 +86,11 @@ class S3Storage:
         """Delete a stored object; one that is gone already is no error."""
         self._layout.client.delete(check_path(path))
 
+    def is_in_doubt(self, path: str) -> bool:
+        """Tell whether an object is being stored under `path`."""
+        marks = self._layout.client.keys(f"{INCOMING}/")
+        return any(final_path_of(each.key) == path for each in marks)
+
     def sweep(self, known: KnownPaths, older_than_s: float) -> SweepReport:
         """Delete objects in doubt that have no row, their marks, and unfinished uploads."""
         age_s = max(older_than_s, self._ownerless_age_s)

@@ -164,6 +164,23 @@ def test_killed_at_a_checkpoint(site: Site, checkpoint: str) -> None:
     assert survivor.is_alive()
 
 
+def test_killed_before_a_replaced_file_is_deleted(site: Site) -> None:
+    site.modify(ARCHIVE, dcmOverwritePolicy="ALWAYS")
+    victim = site.start(DICOMQ_CHECKPOINT="scp.replaced:KILL")
+    first, second = small_dataset(SOP, pixels=10), small_dataset(SOP, pixels=20)
+    assert store(site, first) == 0
+    with pytest.raises(ConnectionError):
+        store(site, second)
+    wait_until(lambda: not victim.is_alive(), what="the process to be killed")
+    assert len(site.files()) == 2
+    site.start()
+    assert stored_datasets(site) == [second]
+    assert site.count("obsolete_file") == 0
+    assert store(site, first) == 0
+    assert stored_datasets(site) == [first]
+    assert site.count("obsolete_file") == 0
+
+
 @pytest.mark.parametrize(
     "checkpoint", ["scp.file-placed", "scp.file-durable", "scp.committed", "scp.before-response"]
 )

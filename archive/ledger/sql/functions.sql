@@ -195,7 +195,12 @@ BEGIN
         END IF;
     END IF;
     IF kind = 'REPLACED' THEN
-        WITH gone AS (DELETE FROM location l WHERE l.instance_fk = instance_pk RETURNING l.*)
+        WITH gone AS (DELETE FROM location l WHERE l.instance_fk = instance_pk RETURNING l.*),
+        noted AS (
+            INSERT INTO obsolete_file (storage_id, storage_path, transfer_syntax_uid, object_size, dataset_offset, digest)
+            SELECT g.storage_id, g.storage_path, g.transfer_syntax_uid, g.object_size, g.dataset_offset, g.digest
+            FROM gone g
+            ON CONFLICT DO NOTHING)
         SELECT coalesce(jsonb_agg(to_jsonb(gone)), '[]') INTO obsolete FROM gone;
         UPDATE instance i
         SET version = i.version + 1, coercions = NULL, sop_class_uid = a->>'sop_class_uid', instance_number = a->>'instance_number',

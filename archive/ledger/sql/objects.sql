@@ -23,6 +23,18 @@ FROM store_in_series(%(series_pk)s, %(study_pk)s, %(patient_pk)s, %(patient_id)s
 -- Which of the given paths of a storage belong to an object.
 SELECT storage_path FROM location WHERE storage_id = %(storage_id)s AND storage_path = ANY(%(paths)s);
 
+-- obsolete_files --
+-- Files of replaced objects on a storage that were not deleted, unless another object has their path now.
+SELECT o.storage_id, o.storage_path, o.transfer_syntax_uid, o.object_size, o.dataset_offset, o.digest
+FROM obsolete_file o
+WHERE o.storage_id = %(storage_id)s
+  AND NOT EXISTS (SELECT FROM location l WHERE l.storage_id = o.storage_id AND l.storage_path = o.storage_path)
+ORDER BY o.replaced_time;
+
+-- forget_obsolete --
+-- The file of a replaced object is deleted.
+DELETE FROM obsolete_file WHERE storage_id = %(storage_id)s AND storage_path = %(storage_path)s;
+
 -- recent_paths --
 -- Paths recorded on a storage since an instant, for the check at start that no row lacks its file.
 SELECT l.storage_path, i.sop_instance_uid
