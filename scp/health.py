@@ -11,11 +11,13 @@ _VERIFICATION: Final = "1.2.840.10008.1.1"
 _SUCCESS: Final = 0x0000
 
 
-def verify(snapshot: Snapshot, host: str, port: int, *, timeout_s: float) -> str:
-    """Open an association with the first AE that takes some, verify, release (PS3.4 Annex A).
+def verify(titles: tuple[str, str], host: str, port: int, *, timeout_s: float) -> str:
+    """Open an association, verify, release (PS3.4 Annex A).
 
     Parameters
     ----------
+    titles
+        The AE to call, and the calling one.
     timeout_s
         Longest time for connecting and for each answer, seconds.
 
@@ -26,12 +28,10 @@ def verify(snapshot: Snapshot, host: str, port: int, *, timeout_s: float) -> str
 
     Raises
     ------
-    ConfigurationError
-        When no AE accepts associations.
     PeerError
         When the SCP does not answer as it should.
     """
-    called, calling = _titles(snapshot)
+    called, calling = titles
     ae = ApplicationEntity(calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_s
     ae.add_requested_context(_VERIFICATION)
@@ -50,8 +50,14 @@ def verify(snapshot: Snapshot, host: str, port: int, *, timeout_s: float) -> str
     return f"{called}@{host}:{port} answers C-ECHO"
 
 
-def _titles(snapshot: Snapshot) -> tuple[str, str]:
-    """Return the AE to call, and a calling one that it knows if it knows any; else itself."""
+def titles_to_verify(snapshot: Snapshot) -> tuple[str, str]:
+    """Return an AE to call, and a calling one that it knows if it knows any; else itself.
+
+    Raises
+    ------
+    ConfigurationError
+        When no AE accepts associations.
+    """
     for title, ae in snapshot.device.aes.items():
         if ae.installed and ae.association_acceptor and any(each.port for each in ae.connections):
             known = sorted(ae.accepted_calling_titles)

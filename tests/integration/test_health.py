@@ -62,6 +62,12 @@ def test_an_scp_verifies(site: Site) -> None:
     site.start()
     found = ask(question, site.environment)
     assert found == (0, f"DCM4CHEE@127.0.0.1:{site.port} answers C-ECHO\n")
+    # named on the command line: the directory is not read
+    named = [*question, "--port", str(site.port), "--aet"]
+    nowhere = {**site.environment, "DICOMQ_DIRECTORY": "ldap://127.0.0.1:1/dc=x"}
+    assert ask([*named, "DCM4CHEE"], nowhere) == found
+    status, words = ask([*named, "UNKNOWN"], nowhere)
+    assert (status, "rejects associations" in words) == (0, True), words
 
 
 def test_an_scp_that_knows_its_callers_is_called_by_one_of_them(site: Site) -> None:
