@@ -23,6 +23,7 @@ import psutil
 from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
 from archive.configuration.ldif import parse_ldif
+from archive.ledger.connection import Ledger
 from benchmarks.ledger import filled_server
 from tests.fix_engine import DEVICE_DN
 from tests.fix_monitor import Monitor, start_monitor
@@ -64,7 +65,7 @@ class Asked:
 
 
 @contextmanager
-def flower(count: int) -> Iterator[Monitor]:
+def flower(count: int) -> Iterator[tuple[Monitor, Ledger]]:
     """Run Flower over a ledger of `count` tasks."""
     with tempfile.TemporaryDirectory(prefix="dicomq-pages-") as name:
         directory = Path(name)
@@ -75,7 +76,7 @@ def flower(count: int) -> Iterator[Monitor]:
         redis = RedisServer(redis_binary() or "redis-server", directory, free_port())
         redis.start()
         try:
-            with filled_server(count) as (url, _ledger):
+            with filled_server(count) as (url, ledger):
                 environment = {
                     "DATABASE_URL": url,
                     "REDIS_URL": redis.url,
@@ -84,7 +85,7 @@ def flower(count: int) -> Iterator[Monitor]:
                 monitor = start_monitor(environment, directory / "flower.log")
                 monitor.user = None
                 try:
-                    yield monitor
+                    yield monitor, ledger
                 finally:
                     monitor.process.stop()
         finally:
@@ -137,7 +138,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     print(f"filling a ledger with {arguments.tasks:,} tasks ...", flush=True)
-    with flower(arguments.tasks) as monitor:
+    with flower(arguments.tasks) as (monitor, _ledger):
         return 0 if measure(monitor, arguments.rounds) else 1
 
 

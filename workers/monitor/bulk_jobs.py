@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from archive.errors import DicomqError, InvalidValueError
@@ -47,18 +47,25 @@ class BulkJob:
 
     def run(self, operations: Operations, wanted: TaskFilter, target: Target) -> None:
         """Change the tasks, chunk by chunk, until all are or it is stopped."""
-        operation = self.state.operation
+        operation, error = self.state.operation, "a defect of ours ended it: see the log of Flower"
         try:
             operations.change(operation, wanted, target, BulkRun(self._note))
-        except DicomqError as error:
-            self.state = replace(self.state, error=str(error))
+            error = ""
+        except DicomqError as known:
+            error = str(known)
         finally:
-            stopped = self.state.progress.last_pk is not None and not self.state.error
-            self.state = replace(self.state, finished=True, stopped=stopped)
+            stopped = self.state.progress.last_pk is not None and not error
+            self.state = replace(self.state, finished=True, stopped=stopped, error=error or None)
 
     def _note(self, progress: BulkProgress) -> bool:
         self.state = replace(self.state, progress=progress)
         return not self.stop.is_set()
+
+
+def _log_defect(run: Future[None]) -> None:
+    error = run.exception()
+    if error is not None:
+        LOGGER.error("a change of many tasks ended by a defect", exc_info=error)
 
 
 class BulkJobs:
@@ -76,7 +83,7 @@ class BulkJobs:
         self._jobs[job_id] = job
         while len(self._jobs) > REMEMBERED:
             self._jobs.popitem(last=False)
-        self._executor.submit(job.run, operations, wanted, target)
+        self._executor.submit(job.run, operations, wanted, target).add_done_callback(_log_defect)
         return job_id
 
     def get(self, job_id: str) -> BulkJob:
