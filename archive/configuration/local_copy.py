@@ -141,6 +141,9 @@ def _replace(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
+            if os.geteuid() == 0:  # a command of root must not take it from the processes
+                folder = path.parent.stat()
+                os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
