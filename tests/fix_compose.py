@@ -6,10 +6,9 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -53,12 +52,14 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
     """The engine of this machine; as root one is started where none runs."""
     if shutil.which("docker") is None or not has_compose():
         missing("docker and docker-compose are not installed (apt-get install docker.io)")
+    if os.geteuid() != 0:
+        missing("only root can kill the processes of containers")
     given = DockerEngine(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     if given.answers():
         yield given
         return
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        missing("no Docker engine runs here, and none can be started (root and dockerd)")
+    if shutil.which("dockerd") is None:
+        missing("no Docker engine runs here, and dockerd to start one is not installed")
     directory = tmp_path_factory.mktemp("engine")
     own = DockerEngine(f"unix://{directory}/docker.sock")
     process = _start_engine(directory, own)
@@ -120,7 +121,7 @@ class Stack:
 
     def _base_image(self) -> str:
         """Return the image to build on: where debootstrap is, one that needs no registry."""
-        if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        if shutil.which("debootstrap") is None:
             return "debian:bookworm-20250520-slim"
         return self.script("base_image.sh", timeout_s=600).split()[-1]
 
@@ -184,19 +185,15 @@ class Stack:
             if each["State"]["Running"] and each["State"]["Pid"]
         }
 
-    def kill_one(self, random: Random, spared: Sequence[str] = ()) -> str:
-        """Kill the first process of a container, as a crash would; return the container's name.
+    def kill(self, name: str) -> bool:
+        """Kill the first process of a container, as a crash would; tell whether there was one.
 
         `docker kill` counts as the wish of an administrator, after which nothing is restarted.
         """
-        candidates = {
-            name: pid
-            for name, pid in sorted(self.running().items())
-            if not any(word in name for word in spared)
-        }
-        name = random.choice(sorted(candidates))
-        os.kill(candidates[name], signal.SIGKILL)
-        return name
+        pid = self.running().get(name)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
 
     def ldapmodify(self, ldif: str) -> None:
         """Change the directory from outside."""

@@ -6,7 +6,7 @@ end=$(($(date +%s) + $1))
 state() {
     # shellcheck disable=SC2046 # one word per container
     docker inspect -f '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' \
-        $(./compose/compose.sh ps -q) | sed 's|^/||'
+        $(./compose/compose.sh ps -a -q) | sed 's|^/||'
 }
 waiting() { state | grep -v -e ' running healthy$' -e 'migrate.* exited' -e ' running $' || true; }
 while left=$(waiting) && [ -n "$left" ]; do
