@@ -22,6 +22,7 @@ need chromium chromium chromium-browser google-chrome
 need orthanc Orthanc
 need prometheus promtool
 need openssl openssl
+need postgresql pg_lsclusters
 for kind in proxy account container object; do need swift-$kind swift-$kind-server; done
 if [ "${1:-}" = compose ]; then
     need docker.io dockerd

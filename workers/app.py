@@ -15,6 +15,7 @@ from celery import Celery, signals
 
 from archive.telemetry import configure_checkpoint, configure_logging
 from workers import start
+from workers.broker_tls import broker_tls
 from workers.monitor.option import pages_option
 
 if TYPE_CHECKING:
@@ -108,8 +109,10 @@ def broker_url(redis_url: str) -> str:
 
 def celery_settings(redis_url: str) -> dict[str, Any]:
     """Return Celery's configuration for the broker at `redis_url`."""
+    url, tls = broker_tls(redis_url)
     return {
-        "broker_url": broker_url(redis_url),
+        "broker_url": broker_url(url),
+        "broker_use_ssl": tls or False,
         "broker_transport_options": {
             # Without it a worker hangs for ever on a half-open connection.
             "socket_timeout": 10,
