@@ -93,6 +93,7 @@ class Stack:
     engine: DockerEngine
     directory: Path
     dicom_port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
     ldap_port: int = field(default_factory=free_port)
     flower_port: int = field(default_factory=free_port)
     prometheus_port: int = field(default_factory=free_port)
@@ -114,7 +115,8 @@ class Stack:
             f"{example}\n"
             f"COMPOSE_PROJECT_NAME={PROJECT}\n"
             f"DICOMQ_IMAGE={PROJECT}\n"
-            f"DICOM_PORT={self.dicom_port}\nLDAP_PORT={self.ldap_port}\n"
+            f"DICOM_PORT={self.dicom_port}\nDICOM_TLS_PORT={self.tls_port}\n"
+            f"LDAP_PORT={self.ldap_port}\n"
             f"FLOWER_PORT={self.flower_port}\nPROMETHEUS_PORT={self.prometheus_port}\n"
             f"BASE_IMAGE={self._base_image()}\n"
         )

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,12 @@ def test_the_lock_of_the_image_holds_the_versions_of_the_others() -> None:
     def versions(path: Path) -> set[str]:
         return set(re.findall(r"^(\S+==[^ ;\\]+)", path.read_text(), re.MULTILINE))
 
-    assert versions(DEPLOY / "image.lock") <= versions(ROOT / "requirements.lock")
+    locked = versions(DEPLOY / "image.lock")
+    assert locked <= versions(ROOT / "requirements.lock")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["s3"]]
+    names = {re.match(r"[\w-]+", each)[0] for each in wanted}  # type: ignore[index] # they match
+    assert names <= {each.partition("==")[0].partition("[")[0] for each in locked}
 
 
 def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
