@@ -134,7 +134,7 @@ QUEUE = (
 
 STORAGE = (
     must("storage_id", "dcmStorageID", Kind.TEXT, "name of the storage"),
-    must("uri", "dcmURI", Kind.URI, "where it is"),
+    must("uri", "dcmURI", Kind.URI, "where it is: file: and a directory, s3://bucket/prefix"),
     one("path_format", "dcmStoragePathFormat", Kind.TEXT, "pattern of paths below"),
     one(
         "check_mount_file", "dcmCheckMountFilePath", Kind.TEXT, "file that tells it is not mounted"

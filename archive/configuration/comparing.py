@@ -10,6 +10,7 @@ from archive.configuration.records import Record
 from archive.configuration.refusals import Applied, RefusedChangeError
 from archive.configuration.schema import load_schema
 
+_PROPERTY = "dcmproperty"
 SECRET_NAMES = ("password", "credential", "secret", "storepin", "storekeypin")
 _HIDDEN = "(not shown)"
 _FIRST = "objectclass"
@@ -116,4 +117,12 @@ def _values(entry: Entry | None, name: str) -> tuple[bytes, ...]:
 def _shown(name: str, values: tuple[bytes, ...]) -> tuple[str, ...]:
     if any(secret in name for secret in SECRET_NAMES):
         return tuple(_HIDDEN for _ in values)
-    return tuple(sorted(value.decode("utf-8", "replace") for value in values))
+    texts = sorted(value.decode("utf-8", "replace") for value in values)
+    return tuple(map(_without_secret, texts)) if name == _PROPERTY else tuple(texts)
+
+
+def _without_secret(text: str) -> str:
+    """Return the value of a dcmProperty without what must not be shown."""
+    name, separator, _ = text.partition("=")
+    is_secret = any(secret in name.lower() for secret in SECRET_NAMES)
+    return f"{name}{separator}{_HIDDEN}" if separator and is_secret else text
