@@ -210,6 +210,7 @@ def _open(access: LdapAccess) -> Any:  # noqa: ANN401 - ldap3 has no types
         user=access.bind_dn,
         password=password,
         client_strategy=SAFE_SYNC,
+        auto_referrals=False,  # a password is for the servers that were named only
         receive_timeout=math.ceil(access.timeout_s),
         return_empty_attributes=False,  # hundreds are asked for, each entry has a few
     )

@@ -28,6 +28,7 @@ RESULT_TEXTS = {
     80: "Other (e.g., implementation specific) error",
 }
 _HINTS = {
+    10: "the server is a replica; put the one that takes changes first in DICOMQ_DIRECTORY",
     16: "use add: or replace: when the attribute may be absent",
     17: "check the spelling; the directory takes only attributes of its schema",
     19: "use replace: to change an attribute that can have only one value",

@@ -1,6 +1,8 @@
 """Two slapds that stand in for one another: killed, frozen, restarted, and both gone."""
 
+import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +17,7 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import COPY_NAME, ConfigurationSource, open_source
 from archive.errors import DirectoryUnavailableError
 from tests.directory_cases import DEVICE, WIKI_EXPORTER
-from tests.fix_process import free_port, wait_until
+from tests.fix_process import Spawn, free_port, wait_until
 from tests.fix_slapd import MakeSlapd, Slapd
 
 NO_EXPORTER = f"dn: dcmExporterID=STORESCP,{DEVICE}\nchangetype: delete\n"
@@ -175,6 +177,65 @@ def test_an_outage_that_began_before_the_start_is_dated_by_the_copy(
     outage = source.outage()
     assert outage is not None
     assert outage.since.timestamp() == pytest.approx(confirmed, abs=0.001)
+
+
+def test_the_copy_belongs_to_who_owns_the_folder(
+    make_slapd: MakeSlapd, open_sources: Open, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+    open_sources(make_slapd()).snapshot()
+    assert (folder / COPY_NAME).stat().st_uid == folder.stat().st_uid
+
+
+def test_a_copy_that_cannot_be_kept_or_read_is_told_and_does_no_harm(
+    make_slapd: MakeSlapd, open_sources: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_slapd()
+    (tmp_path / "data" / COPY_NAME).mkdir(parents=True)
+    assert open_sources(server).snapshot().device.name == "dcm4chee-arc"
+    assert "no copy of the directory can be kept" in caplog.text
+    (tmp_path / "data" / COPY_NAME).rmdir()
+    open_sources(server).snapshot()
+    path = tmp_path / "data" / COPY_NAME
+    path.write_bytes(path.read_bytes().replace(b"\ndn: ", b"\nnonsense ", 1))
+    server.kill()
+    with pytest.raises(DirectoryUnavailableError, match="there is no copy of it"):
+        open_sources(server).snapshot()
+    assert "cannot be used: line" in caplog.text
+
+
+FORKED = """
+import os, sys, time
+from archive.configuration.settings import Settings
+from archive.configuration.source import open_source
+source = open_source(Settings.from_environment())
+source.snapshot()
+child = os.fork()
+if not child:
+    print("forked", flush=True)
+    end = time.monotonic() + 20
+    while "STORESCP" not in source.snapshot().device.exporters:
+        if time.monotonic() > end:
+            os._exit(1)
+        time.sleep(0.05)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_asks_by_itself(make_slapd: MakeSlapd, spawn: Spawn) -> None:
+    server = make_slapd()
+    environment = {
+        "DICOMQ_DATA": str(server.directory / "data"),
+        "DICOMQ_DIRECTORY": f"{server.url}/{server.base_dn}",
+    }
+    process = spawn([sys.executable, "-W", "ignore", "-c", FORKED], environment)
+    wait_until(lambda: "forked" in process.output(), what="the fork")
+    server.change(WIKI_EXPORTER)
+    assert process.popen.wait(30) == 0, process.output()
 
 
 def test_without_a_copy_the_start_fails_with_a_clear_message(

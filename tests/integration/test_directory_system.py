@@ -251,6 +251,7 @@ def test_a_bad_entry_is_set_aside_alone_and_a_reload_reaches_all(
 
 def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmtk: Dcmtk) -> None:
     system = make_system("scp-0", "dispatcher", "export", servers=2)
+    monitor = flower(system)
     peer = dcmtk.storescp()
     for slapd in system.servers:
         slapd.change(port_change(f"cn=dicom,{PEER}", peer.port))
@@ -267,6 +268,7 @@ def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmt
         lambda: all(words in one.output() for one in system.processes.values()),
         what="every process to say that the directory is away",
     )
+    assert "The directory is unreachable" in monitor.ask("/dicom").body
     for slapd in system.servers:
         slapd.kill()
     system.restart("scp-0")

@@ -1,16 +1,18 @@
 """The certificate of an LDAP server is always checked."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from archive.clock import SYSTEM_CLOCK
 from archive.configuration.directory import LdapDirectory
 from archive.configuration.settings import Settings
 from archive.errors import DirectoryUnavailableError
-from tests.fix_process import free_port, start_process
+from tests.fix_process import RunningProcess, free_port, start_process
 from tests.fix_slapd import BASE_DN, Slapd
 
 
@@ -29,7 +31,9 @@ def certificate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tls_server(slapd_server: Slapd, certificate: Path, tmp_path: Path) -> Iterator[tuple[int, int]]:
+def tls_process(
+    slapd_server: Slapd, certificate: Path, tmp_path: Path
+) -> Iterator[tuple[RunningProcess, int, int]]:
     """A second slapd with TLS; its ports for ldap: and ldaps:."""
     text = (slapd_server.directory / "slapd.conf").read_text()
     text = text.replace(str(slapd_server.directory), str(tmp_path))
@@ -45,8 +49,15 @@ def tls_server(slapd_server: Slapd, certificate: Path, tmp_path: Path) -> Iterat
         log=tmp_path / "slapd.log",
         ready=lambda: _binds(plain),
     )
-    yield plain, secure
+    yield process, plain, secure
+    process.send(signal.SIGCONT)
     process.stop()
+
+
+@pytest.fixture
+def tls_server(tls_process: tuple[RunningProcess, int, int]) -> tuple[int, int]:
+    """The ports of the slapd with TLS for ldap: and ldaps:."""
+    return tls_process[1:]
 
 
 def _binds(port: int) -> bool:
@@ -75,3 +86,21 @@ def test_only_a_trusted_certificate_is_accepted(
     assert "certificate" in outcome(**environment)
     trusted = outcome(**environment, DICOMQ_LDAP_CA_FILE=str(certificate))
     assert "No such object (32)" in trusted
+
+
+@pytest.mark.parametrize("start_tls", [True, False])
+def test_a_server_frozen_in_the_handshake_holds_nothing_up(
+    tls_process: tuple[RunningProcess, int, int], certificate: Path, *, start_tls: bool
+) -> None:
+    process, plain, secure = tls_process
+    url = f"ldap://localhost:{plain}" if start_tls else f"ldaps://localhost:{secure}"
+    environment = {
+        "DICOMQ_DIRECTORY": f"{url}/{BASE_DN}",
+        "DICOMQ_LDAP_START_TLS": str(start_tls),
+        "DICOMQ_LDAP_CA_FILE": str(certificate),
+        "DICOMQ_LDAP_TIMEOUT_S": "1",
+    }
+    process.send(signal.SIGSTOP)
+    began = SYSTEM_CLOCK.monotonic()
+    assert "timed out" in outcome(**environment)
+    assert SYSTEM_CLOCK.monotonic() - began < 5
