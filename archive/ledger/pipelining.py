@@ -8,8 +8,8 @@ PostgreSQL roll back.
 """
 
 import select
-import threading
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from typing import Final
 
 import psycopg
@@ -51,7 +51,9 @@ class PipelinedStatement:
         self._connect = connect
         self._statement = statement
         self._wait_s = wait_s
-        self._free = threading.BoundedSemaphore(max_connections)
+        self._permits: SimpleQueue[None] = SimpleQueue()
+        for _ in range(max_connections):
+            self._permits.put(None)
         self._idle: list[_Lane] = []
 
     def send(self, parameters: Sequence[bytes | None]) -> "Running":
@@ -69,17 +71,19 @@ class PipelinedStatement:
         LedgerUnavailableError
             When PostgreSQL cannot be reached, or no connection becomes free; nothing was sent.
         """
-        if not self._free.acquire(timeout=self._wait_s):
+        try:
+            self._permits.get(timeout=self._wait_s)
+        except Empty:
             msg = f"no connection to PostgreSQL became free within {self._wait_s} s"
-            raise LedgerUnavailableError(msg)
+            raise LedgerUnavailableError(msg) from None
         lane = None
         try:
-            with translated_errors():
-                lane = self._lane()
-                lane.send(parameters)
+            lane = self._lane()
+            lane.send(parameters)
         except BaseException:
             self._release(lane, usable=False)
-            raise
+            with translated_errors():
+                raise
         return Running(lane, self._release)
 
     def close(self) -> None:
@@ -105,7 +109,7 @@ class PipelinedStatement:
             elif lane is not None:
                 lane.close()
         finally:
-            self._free.release()
+            self._permits.put(None)
 
 
 class Running:
@@ -127,21 +131,14 @@ class Running:
         LedgerError
             When PostgreSQL refused the statement; nothing was done.
         """
-        usable = False
         try:
+            rows = self._lane.commit()
+        except BaseException:
+            self._release(self._lane, usable=self._lane.is_usable)
             with translated_errors():
-                try:
-                    rows = self._lane.commit()
-                except psycopg.OperationalError:
-                    usable = self._lane.is_usable
-                    raise
-                except psycopg.Error:
-                    usable = True
-                    raise
-                usable = True
-                return rows
-        finally:
-            self._release(self._lane, usable=usable)
+                raise
+        self._release(self._lane, usable=True)
+        return rows
 
     def give_up(self) -> None:
         """Roll back."""
