@@ -7,6 +7,7 @@ import flower
 import pytest
 
 from archive.configuration.descriptors import Problem, Queue
+from archive.configuration.source import Outage
 from archive.ledger.commitments import CommitmentGauges
 from archive.model.gates import DestinationGate, Pause, QueueLoad
 from archive.model.schedule import Schedule
@@ -16,6 +17,7 @@ from workers.monitor.overview import (
     commitment_notices,
     destination_notices,
     long_notices,
+    outage_notices,
     problem_notices,
     queue_notices,
     task_notices,
@@ -98,3 +100,11 @@ def test_flower_has_our_marks(name: str) -> None:
     template = Path(flower.__file__).parent / "templates" / name
 
     assert ADDITIONS[name][0] in template.read_text(encoding="utf-8")
+
+
+def test_an_unreachable_directory() -> None:
+    assert outage_notices(None) == []
+    (notice,) = outage_notices(Outage(LATE, "ldap://a: refused", copy_time=NOW))
+    assert notice.tone == "bad"
+    assert "ldap://a: refused (since 2026-11-21" in notice.advice
+    assert "the local copy of 2026-11-21" in notice.advice
