@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from archive.configuration.comparing import differences
 from archive.configuration.decode import Variables
 from archive.configuration.defaults import default_entries
 from archive.configuration.descriptors import Snapshot
@@ -226,3 +227,18 @@ def test_a_context_is_kept_until_terms_or_files_change(pki: Pki, tmp_path: Path)
     second = contexts.get(terms)
     path.write_bytes(pki.peer.both.read_bytes())
     assert contexts.get(terms) is not second
+
+
+def test_a_comparison_shows_no_secret() -> None:
+    def entry(secret: str) -> Entry:
+        pairs = [
+            ("dcmKeyStorePin", secret.encode()),
+            ("dcmProperty", b"endpoint=https://s3.example.org"),
+            ("dcmProperty", f"credential={secret}".encode()),
+        ]
+        return Entry.of(DEVICE_DN, pairs)
+
+    found = list(differences([entry("old-one")], [entry("new-one")]))
+    assert {each.attribute for each in found} == {"dcmKeyStorePin", "dcmProperty"}
+    assert "one" not in f"{[(each.before, each.after) for each in found]}"
+    assert "endpoint=https://s3.example.org" in f"{found}"
