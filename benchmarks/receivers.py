@@ -51,6 +51,11 @@ class Receiver:
         """Return the peak of the resident memory of the receiver's processes, MB."""
         return sum(_status_mb(each.pid, "VmHWM") for each in self.processes)
 
+    def stop(self) -> None:
+        """End the receiver's processes."""
+        for each in self.processes:
+            each.kill()
+
 
 def _status_mb(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
@@ -155,11 +160,16 @@ dcmProperty: Modality=CT
 
 
 def start_dicomq(
-    where: Path, database_url: str, postgres: psutil.Process, *, processes: int = 1
+    where: Path,
+    database_url: str,
+    postgres: psutil.Process,
+    *,
+    processes: int = 1,
+    name: str = "dicomq",
 ) -> Receiver:
     """Start SCP processes of dicomq with a rule that demands an export of every study."""
     port = free_port()
-    data = where / f"dicomq-{processes}"
+    data = where / f"{name}-{processes}"
     data.mkdir()
     directory = EmbeddedDirectory(data / "directory.ldif")
     directory.create(default_entries())
@@ -173,11 +183,11 @@ def start_dicomq(
     }
     argv = [sys.executable, "-m", "scp"]
     running = [
-        _started(f"dicomq-{processes}-{number}", argv, port, where, **environment)
+        _started(f"{name}-{processes}-{number}", argv, port, where, **environment)
         for number in range(processes)
     ]
-    name = "dicomq" if processes == 1 else f"dicomq, {processes} processes"
-    return Receiver(name, port, "DCM4CHEE", running, [postgres])
+    shown = name if processes == 1 else f"{name}, {processes} processes"
+    return Receiver(shown, port, "DCM4CHEE", running, [postgres])
 
 
 @contextlib.contextmanager
@@ -211,5 +221,4 @@ def receivers(where: Path) -> Iterator[list[Receiver]]:
             yield running
         finally:
             for each in running:
-                for process in each.processes:
-                    process.kill()
+                each.stop()
