@@ -26,6 +26,7 @@ from archive.tls.faults import explain
 from archive.tls.stores import ServerContexts
 from scp.negotiation import offered_pdu_length
 from scp.pdus import PduType
+from scp.proxied import Network, is_proxy, original_address
 from scp.receiving import ReceivingSocket, StoreAssociation
 
 DEFAULT_REQUEST_TIMEOUT_S: Final = 30.0
@@ -45,11 +46,14 @@ class Address:
     ----------
     configured_port
         Port of the connection in the directory; None when another one was asked for.
+    proxies
+        Networks of the balancers whose word is taken for whose connection they pass on.
     """
 
     host: str
     port: int
     configured_port: int | None
+    proxies: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,7 @@ class Listener(BindingServer):
         self.bound_events = entrance.events
         self.configured_port = address.configured_port
         self._entrance = entrance
+        self._proxies = address.proxies
         self._connection: Connection | None = None
         self.request_queue_size = entrance.connection().tcp_backlog
         ae = ApplicationEntity("DICOMQ")
@@ -200,12 +205,14 @@ class Listener(BindingServer):
     @override
     def get_request(self) -> tuple[socket.socket, Any]:
         """Return the next connection; a probe that has hung up already costs no thread."""
-        connection, address = super().get_request()
+        connection, address = cast("tuple[socket.socket, Any]", super().get_request())
         with contextlib.suppress(BlockingIOError):
             if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 connection.close()
                 msg = "hung up before it asked for an association"
                 raise ConnectionAbortedError(msg)
+        if is_proxy(address[0], self._proxies):
+            address = original_address(connection, address)
         _configure(self.ae, self._entrance.connection())
         return connection, address
 

@@ -73,6 +73,7 @@ def run(settings: Settings, options: argparse.Namespace, stop: threading.Event) 
         host=options.bind or settings.bind_address or connection.bind_address or _LOOPBACK,
         port=connection.port or 0 if options.port is None else options.port,
         configured_port=connection.port if options.port is None else None,
+        proxies=settings.proxies,
     )
     with (
         closing(Ledger(settings.database_url, max_connections=_POOL_SIZE)) as ledger,

@@ -94,7 +94,7 @@ class TlsPorts:
         host = self._host or connection.bind_address or self._main.host
         entrance = Entrance(self._events, lambda: self._connections[port])
         try:
-            listener = TlsListener(entrance, Address(host, port, port))
+            listener = TlsListener(entrance, Address(host, port, port, self._main.proxies))
         except OSError as error:
             where = connection.tls.where if connection.tls else connection.name
             reason = f"cannot listen on {host}:{port} ({where}): {error.strerror or error}"

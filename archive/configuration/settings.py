@@ -7,6 +7,7 @@ says only where the directory, the ledger and the broker are and how this proces
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 
@@ -34,6 +35,8 @@ class Settings:
         Certificates trusted for `ldaps:`; None for those of the operating system.
     ldap_password_file
         File that holds the password instead of `ldap_password`; read for each connection.
+    proxies
+        Networks of balancers before the SCP that say whose connection they pass on.
     lease_s, heartbeat_s
         How long a claimed task belongs to a worker, and how often the worker renews the claim.
     poll_s
@@ -65,6 +68,7 @@ class Settings:
     directory: str = "data/directory.ldif"
     device_name: str = "dcm4chee-arc"
     bind_address: str | None = None
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     lease_s: float = 20.0
     heartbeat_s: float = 5.0
     poll_s: float = 5.0
@@ -160,6 +164,10 @@ def _text(environ: Mapping[str, str], name: str) -> str:
     return text
 
 
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
 def _pause(text: str) -> float:
     return 0.0 if text == "0" else _seconds(text)
 
@@ -216,6 +224,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "DICOMQ_DIRECTORY": ("directory", str),
     "DICOMQ_DEVICE": ("device_name", str),
     "DICOMQ_BIND": ("bind_address", str),
+    "DICOMQ_PROXIES": ("proxies", _networks),
     "DICOMQ_LEASE_S": ("lease_s", _seconds),
     "DICOMQ_HEARTBEAT_S": ("heartbeat_s", _seconds),
     "DICOMQ_POLL_S": ("poll_s", _seconds),
