@@ -19,6 +19,7 @@ import contextlib
 import io
 import random
 import shutil
+import socket
 import statistics
 import sys
 import tempfile
@@ -164,6 +165,9 @@ def association(port: int, called_aet: str = "DCM4CHEE") -> Iterator[Association
     if not opened.is_established:
         msg = f"no association with {called_aet} on port {port}"
         raise RuntimeError(msg)
+    transport = opened.dul.socket
+    if transport is not None and transport.socket is not None:
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         yield opened
     finally:

@@ -1,16 +1,17 @@
 """The C-GET service as SCP (PS3.4 §C.4.3): objects go back over the requestor's association.
 
-The sub-operations stay here, because only this process has the association. Objects are read
-from their files piece by piece; one is under way at a time. What has no local file has failed:
-a C-GET is not forwarded.
+The sub-operations stay here, because only this process has the association; one is under way at
+a time. What another archive holds is fetched first, see `scp.get_fetching`.
 """
 
+import contextlib
 import logging
 import queue
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from types import MappingProxyType
 from typing import Final
 
 from pydicom import dcmread
@@ -33,6 +34,7 @@ from archive.ledger import retrievals
 from archive.ledger.connection import Ledger
 from archive.model.entities import InstanceToSend, StoredFile
 from archive.model.retrieval import (
+    RetrieveIdentifier,
     RetrieveResult,
     RetrieveStatus,
     SubOperations,
@@ -43,6 +45,7 @@ from archive.model.status import Service, StatusClass, classify
 from archive.storage.base import Storages
 from archive.telemetry import log_event
 from scp.coercing_sent import SentCoercer
+from scp.get_fetching import Fetcher, Fetching, reason_without_file
 from scp.receiving import StoreAssociation
 from scp.retrieve import (
     RETRIEVE_ENDED,
@@ -56,7 +59,7 @@ from scp.retrieve_exchange import RetrieveExchange, RetrieveRequest
 from scp.session import Session
 
 DEFAULT_RESPONSE_S: Final = 60.0
-_NO_FILE: Final = "no copy of the object is left here; use C-MOVE, which fetches it"
+_NO_REASONS: Final[Mapping[str, str]] = MappingProxyType({})
 _NATIVE: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 _MAX_MESSAGE_ID: Final = 0xFFFF
 _log = logging.getLogger(__name__)
@@ -91,19 +94,26 @@ class _Tally:
 class GetService:
     """Serves C-GET requests; one for all associations of a process."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, leading_wait_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        leading_wait_s: float = 30.0,
+        claim_s: float = 60.0,
+    ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._leading_wait_s = leading_wait_s
+        self._fetcher = Fetcher(ledger, clock, claim_s)
 
     def get(self, exchange: RetrieveExchange, request: RetrieveRequest) -> None:
         """Serve a request with exactly one final response."""
         session: Session = exchange.session
         try:
             identifier = checked_identifier(request, session.ae)
-            with self._ledger.transaction() as tx:
-                storage_ids = tuple(session.snapshot.device.storages)
-                matches = retrievals.matches(tx, identifier, storage_ids)
+            matches = self._matches(session, identifier)
+            fetching = self._fetcher.begin(session, identifier, matches)
         except RefusedRetrieveError as error:
             refuse(exchange, error)
             return
@@ -116,12 +126,8 @@ class GetService:
             calling_aet=session.calling_aet,
             what=identifier.words(),
             matches=len(matches),
+            fetched=len(fetching.holders) or None,
         )
-        self._send_all(exchange, matches)
-
-    def _send_all(self, exchange: RetrieveExchange, matches: Sequence[MatchedInstance]) -> None:
-        session: Session = exchange.session
-        tally = _Tally(len(matches))
         sender = _Sender(
             exchange.assoc,
             session.storages,
@@ -129,13 +135,13 @@ class GetService:
             clock=self._clock,
             coercer=SentCoercer(self._ledger, self._clock, session, self._leading_wait_s),
         )
+        here = [match for match in matches if not fetching.brings(match)]
+        serving = _Serving(exchange, sender, _Tally(len(matches)), fetching)
         try:
-            for match in matches:
-                if exchange.is_canceled:
-                    break
-                if session.ae.send_pending_c_get:
-                    exchange.pending(tally.counts())
-                _send_one(sender, match.instance, tally)
+            serving.send_each(here)
+            if fetching.holders and not exchange.is_canceled:
+                reasons = self._fetcher.wait(fetching, exchange, serving.tell)
+                serving.send_each(self._fetched(session, identifier, matches, fetching), reasons)
         except (AssociationAbortedError, PeerTimeoutError) as error:
             log_event(
                 _log,
@@ -146,12 +152,72 @@ class GetService:
             )
             exchange.assoc.abort(block=False)
             return
-        result = tally.result(canceled=exchange.is_canceled)
-        exchange.final(result)
+        serving.conclude()
+
+    def _matches(self, session: Session, identifier: RetrieveIdentifier) -> list[MatchedInstance]:
+        with self._ledger.transaction() as tx:
+            return retrievals.matches(tx, identifier, tuple(session.snapshot.device.storages))
+
+    def _fetched(
+        self,
+        session: Session,
+        identifier: RetrieveIdentifier,
+        matches: Sequence[MatchedInstance],
+        fetching: Fetching,
+    ) -> list[MatchedInstance]:
+        """Return what was to be fetched, with its files; without them if the ledger is lost."""
+        with contextlib.suppress(LedgerError):
+            matches = self._matches(session, identifier)
+        return [match for match in matches if fetching.brings(match)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """One C-GET while its objects are sent."""
+
+    exchange: RetrieveExchange
+    sender: "_Sender"
+    tally: _Tally
+    fetching: Fetching
+
+    def tell(self) -> None:
+        """Send a pending response if the directory says so (dcmSendPendingCGet)."""
+        if self.exchange.session.ae.send_pending_c_get:
+            self.exchange.pending(self.tally.counts())
+
+    def send_each(
+        self, matches: Sequence[MatchedInstance], reasons: Mapping[str, str] = _NO_REASONS
+    ) -> None:
+        """Send objects until the C-GET is canceled.
+
+        Parameters
+        ----------
+        reasons
+            By archive why it may not have brought an object.
+
+        Raises
+        ------
+        AssociationAbortedError, PeerTimeoutError
+            When the requestor has gone or does not answer.
+        """
+        for match in matches:
+            if self.exchange.is_canceled:
+                break
+            self.tell()
+            if match.instance.file is None:
+                reason = reason_without_file(match, self.fetching, reasons)
+                self.tally.fail(match.instance, reason)
+            else:
+                _send_one(self.sender, match.instance, match.instance.file, self.tally)
+
+    def conclude(self) -> None:
+        """Send the final response."""
+        result = self.tally.result(canceled=self.exchange.is_canceled)
+        self.exchange.final(result)
         log_event(
             _log,
             RETRIEVE_ENDED,
-            calling_aet=session.calling_aet,
+            calling_aet=self.exchange.session.calling_aet,
             status=f"{result.status:04X}",
             completed=result.counts.completed,
             failed=result.counts.failed,
@@ -165,7 +231,7 @@ def _response_limit_s(session: Session) -> float:
     return next((limit for limit in limits if limit), DEFAULT_RESPONSE_S)
 
 
-def _send_one(sender: "_Sender", instance: InstanceToSend, tally: _Tally) -> None:
+def _send_one(sender: "_Sender", instance: InstanceToSend, file: StoredFile, tally: _Tally) -> None:
     """Perform one sub-operation and count it.
 
     Raises
@@ -173,11 +239,8 @@ def _send_one(sender: "_Sender", instance: InstanceToSend, tally: _Tally) -> Non
     AssociationAbortedError, PeerTimeoutError
         When the requestor has gone or does not answer.
     """
-    if instance.file is None:
-        tally.fail(instance, _NO_FILE)
-        return
     try:
-        code = sender.send(instance, instance.file)
+        code = sender.send(instance, file)
     except (AssociationAbortedError, PeerTimeoutError):
         raise
     except DicomqError as error:

@@ -5,8 +5,10 @@ is opened again as soon as PostgreSQL answers.
 """
 
 import contextlib
+import itertools
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 
 from archive.errors import LedgerError
@@ -25,16 +27,17 @@ class RetrieveWatch:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._waiting: dict[int, threading.Event] = {}
+        self._waiting: defaultdict[int, list[threading.Event]] = defaultdict(list)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def watching(self, task_pk: int) -> Iterator[threading.Event]:
-        """Yield an event that is set whenever the retrieve has changed."""
+    def watching(self, *task_pks: int) -> Iterator[threading.Event]:
+        """Yield an event that is set whenever one of the retrieves has changed."""
         changed = threading.Event()
         with self._lock:
-            self._waiting[task_pk] = changed
+            for task_pk in task_pks:
+                self._waiting[task_pk].append(changed)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="retrieves", daemon=True)
                 self._thread.start()
@@ -42,7 +45,10 @@ class RetrieveWatch:
             yield changed
         finally:
             with self._lock:
-                del self._waiting[task_pk]
+                for task_pk in task_pks:
+                    self._waiting[task_pk].remove(changed)
+                    if not self._waiting[task_pk]:
+                        del self._waiting[task_pk]
 
     def stop(self) -> None:
         """End the thread."""
@@ -66,12 +72,12 @@ class RetrieveWatch:
         while not self._stopped.is_set():
             for _, payload in listener.wait(_LOOK_S):
                 with self._lock:
-                    changed = self._waiting.get(int(payload))
-                if changed is not None:
+                    waiting = tuple(self._waiting.get(int(payload), ()))
+                for changed in waiting:
                     changed.set()
 
     def _wake_all(self) -> None:
         """Have everybody look: what happened before listening began was not heard."""
         with self._lock:
-            for changed in self._waiting.values():
+            for changed in itertools.chain.from_iterable(self._waiting.values()):
                 changed.set()

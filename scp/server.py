@@ -64,7 +64,12 @@ class ScpServer:
             QueryService(ledger, clock, leading_wait_s=settings.leading_wait_s),
             retrieves=GuardedRetrieves(
                 MoveService(ledger, clock, RelayConfig(claim_s=settings.retrieve_claim_s)),
-                GetService(ledger, clock, leading_wait_s=settings.leading_wait_s),
+                GetService(
+                    ledger,
+                    clock,
+                    leading_wait_s=settings.leading_wait_s,
+                    claim_s=settings.retrieve_claim_s,
+                ),
             ),
             normalized=GuardedNormalizedServices(
                 CommitmentService(ledger),

@@ -1,6 +1,9 @@
 """The C-GET SCP, asked by getscu and by a requestor of pynetdicom."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -8,7 +11,7 @@ from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.events import Event
 
 from tests.fix_dcmtk import Dcmtk
-from tests.fix_move import MoveSite
+from tests.fix_move import THROUGH, MoveSite, MoveTalk
 from tests.fix_objects import bundled, encoded_dataset
 from tests.fix_peer import send_files
 
@@ -26,6 +29,7 @@ class GetClient:
         self.responses: list[tuple[int, tuple[int | None, ...], tuple[str, ...]]] = []
         self.cancel_after = 0
         self.answer = 0
+        self.on_response: Callable[[Any], object] = lambda _association: None
         self._port = port
         self._syntax = syntax
 
@@ -55,6 +59,7 @@ class GetClient:
             uids = found.get("FailedSOPInstanceUIDList", []) if found else []
             listed = (uids,) if isinstance(uids, str) else tuple(sorted(map(str, uids)))
             self.responses.append((int(status.Status), counts, listed))
+            self.on_response(association)
         association.release()
         return self.responses[-1]
 
@@ -93,7 +98,7 @@ def test_nothing_matches(moves: MoveSite) -> None:
     assert final == (0, (None, 0, 0, 0), ())
 
 
-def test_purged_objects_have_failed(moves: MoveSite) -> None:
+def test_purged_objects_have_failed_when_nobody_may_bring_them(moves: MoveSite) -> None:
     study = moves.study(instances=3)
     lost = sorted(study.files)[:2]
     for uid in lost:
@@ -101,6 +106,64 @@ def test_purged_objects_have_failed(moves: MoveSite) -> None:
     client = GetClient(moves.port)
     final = client.get(QueryRetrieveLevel="STUDY", StudyInstanceUID=study.study_instance_uid)
     assert final == (B000, (None, 1, 2, 0), tuple(lost))
+    assert "dcmExternalRetrieveAEDestination" in moves.site.log()
+    assert not moves.tasks()
+
+
+def test_purged_objects_are_fetched_first(moves: MoveSite) -> None:
+    moves.set(**THROUGH)
+    study = moves.study(instances=4)
+    lost = sorted(study.files)[:3]
+    for uid in lost:
+        moves.forget_file(uid, "QRSCP")
+    archive = moves.archive(lambda talk: talk.deliver([study.files[uid] for uid in lost]))
+    client = GetClient(moves.port)
+    uid = study.study_instance_uid
+    final = client.get(QueryRetrieveLevel="STUDY", StudyInstanceUID=uid)
+    assert final == (0, (None, 4, 0, 0), ())
+    assert client.received == {uid: encoded_dataset(path) for uid, path in study.files.items()}
+    (talk,) = archive.talks
+    assert (talk.destination, sorted(talk.identifier.SOPInstanceUID)) == ("DCM4CHEE", lost)
+    again = GetClient(moves.port).get(QueryRetrieveLevel="STUDY", StudyInstanceUID=uid)
+    assert (again, len(archive.talks)) == ((0, (None, 4, 0, 0), ()), 1)
+
+
+def test_what_the_other_archive_does_not_bring_has_failed(moves: MoveSite) -> None:
+    moves.set(**THROUGH)
+    study = moves.study(instances=3)
+    moves.purge(study)
+    files = dict(sorted(study.files.items()))
+
+    def brings_one(talk: MoveTalk) -> None:
+        talk.send(list(files.values())[:1])
+        talk.respond(A702, (None, 1, 2, 0), comment="out of tapes")
+
+    moves.archive(brings_one)
+    client = GetClient(moves.port)
+    final = client.get(QueryRetrieveLevel="STUDY", StudyInstanceUID=study.study_instance_uid)
+    assert final == (B000, (None, 1, 2, 0), tuple(files)[1:])
+    assert "out of tapes" in moves.site.log()
+
+
+def test_a_cancel_while_objects_are_fetched(moves: MoveSite) -> None:
+    moves.set(**THROUGH)
+    study = moves.study(instances=2)
+    moves.forget_file(min(study.files), "QRSCP")
+    asked = threading.Event()
+
+    def is_slow(talk: MoveTalk) -> None:
+        asked.set()
+        talk.wait(lambda: client.responses and client.responses[-1][0] == FE00, "the end")
+        talk.respond(0, (None, 0, 0, 0))
+
+    moves.archive(is_slow)
+    client = GetClient(moves.port)
+    client.on_response = lambda association: (
+        association.send_c_cancel(1, query_model=STUDY_ROOT_GET) if asked.is_set() else None
+    )
+    final = client.get(QueryRetrieveLevel="STUDY", StudyInstanceUID=study.study_instance_uid)
+    assert final[:2] == (FE00, (1, 1, 0, 0))
+    moves.wait_for_tasks()
 
 
 @pytest.mark.parametrize(
