@@ -32,7 +32,7 @@ from scp.matching import (
 )
 from scp.query_coercing import AnswerCoercer
 from scp.query_response import Identity, build_response
-from scp.query_spanning import Question, spanned
+from scp.query_spanning import Question, completed, spanned
 
 RELATIONAL: Final = 0
 COMBINED_DATE_TIME: Final = 1
@@ -161,6 +161,10 @@ class QueryService:
             raise RefusedQueryError(FindStatus.UNABLE_TO_PROCESS, msg)
         terms = terms_of(request.extended, ae)
         plan = plan_find(request.identifier, request.sop_class_uid, terms)
+        asked = request.identifier
+        if ae.spanning_c_find_scp is not None:
+            asked = completed(request.identifier, plan.level)
+            plan = plan_find(asked, request.sop_class_uid, terms)
         self._check_limit(plan)
         identity = Identity(
             ae.return_retrieve_aets or snapshot.device.return_retrieve_aets,
@@ -174,7 +178,13 @@ class QueryService:
             )
             for match in self._matches(plan)
         )
-        question = Question(request.identifier, request.sop_class_uid, plan.level, request.extended)
+        question = Question(
+            asked,
+            request.sop_class_uid,
+            plan.level,
+            request.extended,
+            is_completed=asked is not request.identifier,
+        )
         found = spanned(own, question, snapshot, ae)
         coercer = AnswerCoercer(
             self._ledger,

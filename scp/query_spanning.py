@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
@@ -27,12 +28,15 @@ class Question:
     ----------
     extended
         Service class application information that the requestor negotiated.
+    is_completed
+        The unique key of the level was not asked for and is taken out of the answers again.
     """
 
     identifier: Dataset
     sop_class_uid: str
     level: Level
     extended: bytes = b""
+    is_completed: bool = False
 
 
 def spanned(
@@ -52,22 +56,41 @@ def spanned(
     if other is None:
         return local
     remote = _remote(question, snapshot, ae)
+    tag = UNIQUE_KEYS[question.level].tag
+    found: Iterator[Found]
     match ae.spanning_c_find_scp_policy:
         case "MERGE":
-            return _distinct((remote, local), question.level)
+            found = _distinct((remote, local), tag)
         case "SUPPLEMENT":
-            return _distinct((local, remote), question.level)
+            found = _distinct((local, remote), tag)
         case _:
-            return remote
+            found = remote
+    return _without(found, tag) if question.is_completed else found
 
 
-def _distinct(sources: Iterable[Iterator[Found]], level: Level) -> Iterator[Found]:
+def completed(identifier: Dataset, level: Level) -> Dataset:
+    """Return an identifier with the unique key of its level, by which entities are told apart."""
+    unique = UNIQUE_KEYS[level]
+    if unique.tag in identifier:
+        return identifier
+    wanted = Dataset()
+    wanted.update(identifier)
+    wanted.add_new(unique.tag, unique.vr, "")
+    return wanted
+
+
+def _without(found: Iterator[Found], tag: int) -> Iterator[Found]:
+    for study, identifier in found:
+        identifier.pop(BaseTag(tag), None)
+        yield study, identifier
+
+
+def _distinct(sources: Iterable[Iterator[Found]], tag: int) -> Iterator[Found]:
     seen: set[str] = set()
-    tag = UNIQUE_KEYS[level].tag
     for source in sources:
         for study, identifier in source:
             element = identifier.get(tag)
-            key = str(element.value) if element is not None else study
+            key = str(element.value) if element is not None else ""
             if key not in seen:
                 seen.add(key)
                 yield study, identifier
@@ -77,21 +100,13 @@ def _remote(question: Question, snapshot: Snapshot, ae: NetworkAE) -> Iterator[F
     """Yield the matches of the other archive."""
     other = ae.spanning_c_find_scp or ""
     connection = _connection(snapshot, other)
-    unique = UNIQUE_KEYS[question.level].tag
-    wanted = Dataset()
-    wanted.update(question.identifier)
-    added = unique not in wanted
-    if added:
-        wanted.add_new(unique, UNIQUE_KEYS[question.level].vr, "")
-    for match in _ask(question, wanted, (ae, other, connection)):
+    for match in _ask(question, (ae, other, connection)):
         if ae.spanning_c_find_scp_retrieve_aets:
             match.RetrieveAETitle = list(ae.spanning_c_find_scp_retrieve_aets)
         yield str(match.get("StudyInstanceUID", "") or ""), match
 
 
-def _ask(
-    question: Question, wanted: Dataset, ends: tuple[NetworkAE, str, Connection]
-) -> Iterator[Dataset]:
+def _ask(question: Question, ends: tuple[NetworkAE, str, Connection]) -> Iterator[Dataset]:
     ae, other, connection = ends
     own = ae.connections[0]
     requestor = AE(ae_title=ae.title)
@@ -110,7 +125,7 @@ def _ask(
         msg = f"spanning C-FIND SCP {other} at {connection.hostname} cannot be asked"
         raise PeerError(msg)
     try:
-        for status, match in association.send_c_find(wanted, question.sop_class_uid):
+        for status, match in association.send_c_find(question.identifier, question.sop_class_uid):
             if status.get("Status") in _PENDING and match is not None:
                 yield match
             elif status.get("Status", -1) != 0:
