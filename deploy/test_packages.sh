@@ -21,12 +21,12 @@ need redis-server redis-server valkey-server
 need chromium chromium chromium-browser google-chrome
 need orthanc Orthanc
 need prometheus promtool
+need docker-compose docker-compose
 need openssl openssl
 need postgresql pg_lsclusters
 for kind in proxy account container object; do need swift-$kind swift-$kind-server; done
 if [ "${1:-}" = compose ]; then
     need docker.io dockerd
-    docker compose version >/dev/null 2>&1 || need docker-compose docker-compose
     need debootstrap debootstrap
 fi
 [ -n "$missing" ] || exit 0
