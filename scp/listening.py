@@ -152,7 +152,13 @@ class StoreRequestHandler(RequestHandler):
 
 
 class Listener(BindingServer):
-    """A listening socket with the thread that accepts its connections."""
+    """A listening socket with the thread that accepts its connections.
+
+    Raises
+    ------
+    ConfigurationError
+        When the address cannot be listened on.
+    """
 
     def __init__(self, entrance: Entrance, address: Address) -> None:
         self.bound_events = entrance.events
@@ -166,13 +172,16 @@ class Listener(BindingServer):
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.maximum_associations = _NO_LIMIT
         _configure(ae, entrance.connection())
-        super().__init__(
-            ae,
-            (address.host, address.port),
-            ae.ae_title,
-            [build_context(_VERIFICATION)],
-            request_handler=StoreRequestHandler,
-        )
+        place = (address.host, address.port)
+        contexts = [build_context(_VERIFICATION)]
+        try:
+            super().__init__(ae, place, ae.ae_title, contexts, request_handler=StoreRequestHandler)
+        except OSError as error:
+            msg = (
+                f"cannot listen on {address.host}:{address.port}: {error.strerror or error}; "
+                "choose a free port (dicomPort) and an address of this host (dcmBindAddress)"
+            )
+            raise ConfigurationError(msg) from error
         self._thread = threading.Thread(target=self._serve, name="scp-accept", daemon=True)
 
     @property

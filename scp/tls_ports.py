@@ -95,9 +95,9 @@ class TlsPorts:
         entrance = Entrance(self._events, lambda: self._connections[port])
         try:
             listener = TlsListener(entrance, Address(host, port, port, self._main.proxies))
-        except OSError as error:
+        except ConfigurationError as error:
             where = connection.tls.where if connection.tls else connection.name
-            reason = f"cannot listen on {host}:{port} ({where}): {error.strerror or error}"
+            reason = f"{where}: {error}"
             if port not in self._failed:
                 self._warn(port, f"{reason}; tried again")
             self._failed[port] = reason

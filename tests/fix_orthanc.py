@@ -3,7 +3,7 @@
 import json
 import shutil
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,20 +57,21 @@ class Orthanc:
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Callable[[int], Orthanc]]:
-    """Start an Orthanc called QRSCP: ``orthanc(port_of_the_archive)``."""
+def orthanc(tmp_path: Path) -> Iterator[Callable[..., Orthanc]]:
+    """Start an Orthanc called QRSCP: ``orthanc(port_of_the_archive, options of Orthanc)``."""
     binary = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if binary is None:
         missing("Orthanc is not installed (apt-get install orthanc)")
     running: list[RunningProcess] = []
 
-    def start(archive_port: int) -> Orthanc:
+    def start(archive_port: int, options: Mapping[str, object] | None = None) -> Orthanc:
         port, http_port = free_port(), free_port()
         archive = {
             "AET": "DCM4CHEE",
             "Host": "127.0.0.1",
             "Port": archive_port,
             "AllowStorageCommitment": True,
+            "UseDicomTls": "DicomTlsEnabled" in (options or {}),
         }
         configuration = tmp_path / "orthanc.json"
         configuration.write_text(
@@ -84,6 +85,7 @@ def orthanc(tmp_path: Path) -> Iterator[Callable[[int], Orthanc]]:
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,
                     "DicomModalities": {"archive": archive},
+                    **(options or {}),
                 }
             )
         )

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import ipaddress
+import shutil
+import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
+from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK
 from archive.tls.terms import DeviceStores, StoreReference, TlsTerms
+from tests.fix_process import free_port, wait_until
+from tests.fix_scp import RawPeer, Site
 
 CIPHERS = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384")
 DEVICE_DN = "dicomDeviceName=dcm4chee-arc,cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org"
@@ -211,3 +216,53 @@ def device_stores(key: Path, trust: Path) -> str:
     for attribute, path in (("dcmKeyStoreURL", key), ("dcmTrustStoreURL", trust)):
         lines += [f"replace: {attribute}", f"{attribute}: {path.as_uri()}", "-"]
     return "\n".join([*lines, ""])
+
+
+@dataclass
+class TlsSite:
+    """A site with a port for TLS, and the files of its key and its trust."""
+
+    site: Site
+    port: int
+    key: Path
+    trust: Path
+    pki: Pki
+    contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
+
+    def context(self, node: Node | None) -> ssl.SSLContext:
+        """Return a peer's context with the certificate of `node`."""
+        context = ssl.create_default_context(cafile=str(self.pki.authority.file))
+        if node is not None:
+            context.load_cert_chain(node.cert, node.key)
+        return context
+
+    def peer(self, node: Node | None = None, context: ssl.SSLContext | None = None) -> "TlsPeer":
+        """Connect a peer with its own certificate, or that of `node`."""
+        return TlsPeer(self.port, context=context or self.context(node or self.pki.peer))
+
+    def wait_for_log(self, words: str) -> None:
+        """Wait until a process has said `words`."""
+        wait_until(lambda: words in self.site.log(), what=f"{words!r} in the log")
+
+
+@dataclass
+class TlsPeer(RawPeer):
+    """A raw peer over TLS."""
+
+    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sock = self.context.wrap_socket(self.sock, server_hostname="localhost")
+
+
+@pytest.fixture
+def tls_site(site: Site, pki: Pki, tmp_path: Path) -> TlsSite:
+    """A configured site; no process runs yet."""
+    key, trust = tmp_path / "key.pem", tmp_path / "trust.pem"
+    shutil.copy(pki.ours.both, key)
+    shutil.copy(pki.authority.file, trust)
+    port = free_port()
+    site.configure(device_stores(key, trust), tls_connection(port))
+    return TlsSite(site, port, key, trust, pki)

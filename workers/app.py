@@ -107,12 +107,16 @@ def broker_url(redis_url: str) -> str:
     return f"redis+socket://{parts.netloc}{parts.path}?{urlencode(query)}"
 
 
+def _broker(redis_url: str) -> dict[str, Any]:
+    """Return where the broker is, and how it is spoken to."""
+    url, tls = broker_tls(redis_url)
+    return {"broker_url": broker_url(url), "broker_use_ssl": tls or False}
+
+
 def celery_settings(redis_url: str) -> dict[str, Any]:
     """Return Celery's configuration for the broker at `redis_url`."""
-    url, tls = broker_tls(redis_url)
     return {
-        "broker_url": broker_url(url),
-        "broker_use_ssl": tls or False,
+        **_broker(redis_url),
         "broker_transport_options": {
             # Without it a worker hangs for ever on a half-open connection.
             "socket_timeout": 10,

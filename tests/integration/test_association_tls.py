@@ -16,8 +16,9 @@ from archive.errors import PeerError, TlsHandshakeError, TlsMaterialError
 from archive.tls.terms import TlsTerms
 from tests.fix_dcmtk import Dcmtk
 from tests.fix_objects import bundled, encoded_dataset
+from tests.fix_orthanc import Orthanc
 from tests.fix_process import Spawn, free_port, listens, missing, wait_until
-from tests.fix_tls import Node, Pki
+from tests.fix_tls import Node, Pki, TlsSite
 from workers.association import Association
 from workers.contexts import ProposedContext
 from workers.route import Route, TimeLimits
@@ -26,6 +27,7 @@ from workers.sending import StoreLoop, StoreRequest
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
 PROPOSED = (ProposedContext(CT, (EXPLICIT,)), ProposedContext(VERIFICATION, (IMPLICIT,)))
+CT_UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
 LIMITS = TimeLimits(5.0, 5.0, 2.0, 2.0, 20.0, 5.0)
 
 
@@ -76,9 +78,8 @@ def test_objects_arrive_as_they_are_with_both_certificates_checked(
         assert association.echo() == 0
         with association.exclusive_socket() as sock:
             loop = StoreLoop(association, sock)
-            uid = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
             for _ in range(3):
-                request = StoreRequest(1, CT, uid, len(data))
+                request = StoreRequest(1, CT, CT_UID, len(data))
                 assert loop.send(request, BytesIO(data)).status == 0
         assert association.echo() == 0
     [file] = dcmtk.peers[0].wait_for(1).values()
@@ -97,8 +98,7 @@ def test_an_object_of_many_records_arrives_whole(
         Association(_route(port, pki.terms()), PROPOSED) as association,
         association.exclusive_socket() as sock,
     ):
-        uid = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
-        request = StoreRequest(1, CT, uid, len(big))
+        request = StoreRequest(1, CT, CT_UID, len(big))
         assert StoreLoop(association, sock).send(request, BytesIO(big)).status == 0
     [file] = dcmtk.peers[0].wait_for(1).values()
     assert file.read_bytes().endswith(big)
@@ -191,6 +191,34 @@ def test_a_waiting_handshake_can_be_shut_down(pki: Pki) -> None:
         with pytest.raises(PeerError), association:
             pass
         timer.join()
+
+
+def test_orthanc_in_both_directions(
+    tls_site: TlsSite, orthanc: Callable[..., Orthanc], pki: Pki
+) -> None:
+    tls_site.site.start()
+    tls_site.wait_for_log("message=listening")
+    options = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(pki.peer.cert),
+        "DicomTlsPrivateKey": str(pki.peer.key),
+        "DicomTlsTrustedCertificates": str(pki.authority.file),
+        "DicomTlsRemoteCertificateRequired": True,
+    }
+    peer = orthanc(tls_site.port, options)
+    data = encoded_dataset(bundled("CT_small.dcm"))
+    route = _route(peer.port, pki.terms(), called_aet="QRSCP")
+    with (
+        Association(route, PROPOSED) as association,
+        association.exclusive_socket() as sock,
+    ):
+        request = StoreRequest(1, CT, CT_UID, len(data))
+        assert StoreLoop(association, sock).send(request, BytesIO(data)).status == 0
+    [instance] = peer.get("/instances")
+    peer.post("/modalities/archive/store", {"Resources": [instance]})
+    assert tls_site.site.count("instance") == 1
+    stranger = pki.terms(key=pki.stranger.both, versions=("TLSv1.2",))
+    assert "does not trust our certificate" in str(_failure(_route(peer.port, stranger)))
 
 
 def test_a_missing_key_is_named(pki: Pki, tmp_path: Path) -> None:

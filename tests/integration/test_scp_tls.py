@@ -4,70 +4,18 @@ import contextlib
 import shutil
 import socket
 import ssl
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from typing_extensions import override
 
 from scp.pdus import encode_command, encode_fragment
 from tests.fix_dcmtk import Dcmtk
 from tests.fix_objects import bundled
-from tests.fix_process import free_port, wait_until
+from tests.fix_process import free_port
 from tests.fix_scp import SECONDARY_CAPTURE, RawPeer, Site, small_dataset, store_command
-from tests.fix_tls import DEVICE_DN, Node, Pki, device_stores, tls_connection
+from tests.fix_tls import DEVICE_DN, Pki, TlsPeer, TlsSite, device_stores, tls_connection
 
 CONNECTION_DN = f"cn=dicom-tls,{DEVICE_DN}"
-
-
-@dataclass
-class TlsSite:
-    """A site with a port for TLS, and the files of its key and its trust."""
-
-    site: Site
-    port: int
-    key: Path
-    trust: Path
-    pki: Pki
-    contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
-
-    def context(self, node: Node | None) -> ssl.SSLContext:
-        """Return a peer's context with the certificate of `node`."""
-        context = ssl.create_default_context(cafile=str(self.pki.authority.file))
-        if node is not None:
-            context.load_cert_chain(node.cert, node.key)
-        return context
-
-    def peer(self, node: Node | None = None, context: ssl.SSLContext | None = None) -> "TlsPeer":
-        """Connect a peer with its own certificate, or that of `node`."""
-        return TlsPeer(self.port, context=context or self.context(node or self.pki.peer))
-
-    def wait_for_log(self, words: str) -> None:
-        """Wait until a process has said `words`."""
-        wait_until(lambda: words in self.site.log(), what=f"{words!r} in the log")
-
-
-@dataclass
-class TlsPeer(RawPeer):
-    """A raw peer over TLS."""
-
-    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
-
-    @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.sock = self.context.wrap_socket(self.sock, server_hostname="localhost")
-
-
-@pytest.fixture
-def tls_site(site: Site, pki: Pki, tmp_path: Path) -> TlsSite:
-    """A configured site; no process runs yet."""
-    key, trust = tmp_path / "key.pem", tmp_path / "trust.pem"
-    shutil.copy(pki.ours.both, key)
-    shutil.copy(pki.authority.file, trust)
-    port = free_port()
-    site.configure(device_stores(key, trust), tls_connection(port))
-    return TlsSite(site, port, key, trust, pki)
 
 
 @pytest.fixture
@@ -257,3 +205,14 @@ def test_associations_over_tls_end_with_the_process(secure: TlsSite) -> None:
         assert secure.site.processes[0].stop() == 0
         kind, _ = peer.receive()
         assert kind == 7
+
+
+@pytest.mark.parametrize("which", ["plain", "tls"])
+def test_a_port_that_is_taken_is_named_at_start(tls_site: TlsSite, which: str) -> None:
+    port = tls_site.site.port if which == "plain" else tls_site.port
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1:{port}: Address already"),
+    ):
+        tls_site.site.start()
+    assert "Traceback" not in tls_site.site.log()
