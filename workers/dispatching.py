@@ -36,6 +36,7 @@ def _services(app: WorkerApp) -> Iterator[Services]:
     settings = app.settings()
     app.set_up_logging()
     source = open_source(settings)
+    source.require()
     broker = HintBroker(app)
     with (
         Ledger(settings.database_url, max_connections=4) as ledger,

@@ -1,6 +1,7 @@
 """How Celery's worker is started: its option, and what it is given before it begins."""
 
 from collections.abc import Collection
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,8 +46,12 @@ def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery h
     Raises
     ------
     SystemExit
-        When another pool than threads was asked for. (Celery swallows other exceptions here.)
+        When another pool than threads was asked for, or there is no configuration to start from.
+        (Celery swallows other exceptions here.)
     """
+    from archive.configuration.source import open_source  # noqa: PLC0415 - keeps --help fast
+    from archive.errors import DicomqError  # noqa: PLC0415
+
     pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
     if pool not in {"threads", "celery.concurrency.thread", "workers.pool"}:
         msg = f"workers run in threads, not in {pool}: start them with -P threads"
@@ -55,6 +60,11 @@ def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery h
     sender.options.update(without_gossip=True, without_mingle=True)
     app = sender.app
     app.node_name = sender.hostname
+    try:
+        with closing(open_source(app.settings())) as source:
+            source.require()
+    except DicomqError as error:
+        raise SystemExit(str(error)) from error
     signals.setup_logging.connect(app.set_up_logging)
     signals.worker_shutting_down.connect(app.stop_tasks)
     signals.worker_shutdown.connect(app.close_runtime)

@@ -166,6 +166,17 @@ class ConfigurationSource:
             self._lock.release()
         return present
 
+    def require(self) -> None:
+        """Fail if there is nothing to start from, where only servers could mend it.
+
+        Raises
+        ------
+        ConfigurationError
+            When no LDAP server gives a usable configuration and there is no local copy of one.
+        """
+        if self.directory.is_remote:
+            self.snapshot()
+
     def outage(self) -> Outage | None:
         """Return what keeps the directory from being used; None while it can be."""
         return self._outage
@@ -192,9 +203,11 @@ class ConfigurationSource:
             self.poll()
 
     def close(self) -> None:
-        """End the thread that asks the servers, if there is one."""
+        """End the thread that asks the servers, if there is one, and the connection to them."""
         self._closed = True
         self._wake.set()
+        if isinstance(self.directory, LdapDirectory):
+            self.directory.close()
 
     def _watch(self) -> None:
         """Have a thread of this process ask the servers."""

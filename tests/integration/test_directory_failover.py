@@ -55,8 +55,6 @@ def open_sources(tmp_path: Path) -> Iterator[Open]:
     yield open_one
     for source in opened:
         source.close()
-        if isinstance(source.directory, LdapDirectory):
-            source.directory.close()
 
 
 def settings_for(folder: Path, *servers: Slapd, timeout_s: int = 1) -> Settings:

@@ -1,5 +1,6 @@
 """Changes on an LDAP server act in all running processes within five seconds, none restarted."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.fix_leading import LeadingArchive
 from tests.fix_monitor import Monitor, rest_answer, start_monitor
 from tests.fix_objects import generate_studies
 from tests.fix_peer import echo, send_files
-from tests.fix_process import free_port
+from tests.fix_process import free_port, start_process
 from tests.fix_redis import RedisServer
 from tests.fix_slapd import MakeSlapd, Slapd
 from tests.fix_system import ARCHIVE, ARCHIVE_AE, System, port_change
@@ -249,6 +250,22 @@ def test_a_bad_entry_is_set_aside_alone_and_a_reload_reaches_all(
     )
 
 
+def assert_nothing_starts_without_a_copy(system: LdapSystem) -> None:
+    elsewhere = {"DICOMQ_DATA": str(system.directory.parent / "elsewhere")}
+    celery = [str(Path(sys.executable).parent / "celery"), "-A", "workers"]
+    started = [
+        start_process(
+            argv,
+            log=system.directory.parent / f"elsewhere-{argv[-1]}.log",
+            env={**system.environment, **elsewhere},
+        )
+        for argv in ([sys.executable, "-m", "scp"], [*celery, "dispatcher"], [*celery, "worker"])
+    ]
+    for process in started:
+        assert process.popen.wait(60) != 0
+        assert process.output().count("there is no copy of it in") == 1
+
+
 def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmtk: Dcmtk) -> None:
     system = make_system("scp-0", "dispatcher", "export", servers=2)
     monitor = flower(system)
@@ -271,6 +288,7 @@ def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmt
     assert "The directory is unreachable" in monitor.ask("/dicom").body
     for slapd in system.servers:
         slapd.kill()
+    assert_nothing_starts_without_a_copy(system)
     system.restart("scp-0")
     system.wait_until(lambda: echo(system.port), what="the SCP to start from the copy")
     assert "the local copy of" in system.processes["scp-0"].output()
