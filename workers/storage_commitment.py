@@ -9,7 +9,7 @@ comes on the same association. `workers.deadlines` sees to what stays open.
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
@@ -89,9 +89,11 @@ class CommitmentProcessor:
             instances = commitments.to_request(tx, task)
         subject = f"storage commitment of study {task.study_instance_uid} by {task.remote_aet}"
         if not instances:
-            return Outcome(TaskStatus.COMPLETED, f"{subject}: nothing is left to ask for")
+            return Outcome(TaskStatus.COMPLETED, f"{subject}: {_nothing(details)}")
         plan = _plan(task, details, context.snapshot)
         asked = requests = 0
+        if plan.by_hand:  # it is no step of an earlier request
+            instances = [replace(each, resent=False) for each in instances]
         for chunk in split(instances, plan.policy.max_instances):
             if context.cancelled():
                 return Outcome(TaskStatus.CANCELED, f"{subject}: requested:{asked}")
@@ -102,6 +104,16 @@ class CommitmentProcessor:
             requests += 1
         message = f"{subject}: requested:{asked} transactions:{requests}; the report is awaited"
         return Outcome(TaskStatus.COMPLETED, message)
+
+
+def _nothing(details: CommitmentDetails) -> str:
+    """Return why there is nothing to ask for."""
+    if details.held_by_exporter is None or details.again_of is not None:
+        return "nothing is left to ask for"
+    return (
+        f"nothing to ask for, exporter {details.held_by_exporter} has delivered nothing of it: "
+        "export it, or ask by an exporter with noop: as its dcmURI for all that is here"
+    )
 
 
 def split(
@@ -154,14 +166,13 @@ def _request(
 ) -> tuple[DimseStatus, str] | None:
     """Send one request; return the status of its response unless it was accepted."""
     transaction_uid = new_uid()
-    resent = chunk[0].resent and not plan.by_hand
     with context.ledger.transaction() as tx:
         pk = commitments.open_request(
             tx,
             task,
             transaction_uid,
             instances=chunk,
-            rung=Rung.RESENT if resent else plan.rung,
+            rung=Rung.RESENT if chunk[0].resent else plan.rung,
             retrieve_aet=plan.retrieve_aet,
         )
     checkpoint(events.CHECKPOINT_COMMITMENT_OPENED)

@@ -174,6 +174,32 @@ def test_report_on_an_object_that_was_replaced_does_not_count_for_the_new_one(
     assert len(peer.received[1].references) == 4
 
 
+def test_what_the_scp_said_last_holds(archive: Archive, commitment_scp: StartScp) -> None:
+    bench, study, destination = archive
+    peer = commitment_scp()
+    configure(archive, peer)
+    bench.export(study)
+    bench.ask()
+    bench.report(peer.received[0].report())
+    bench.by_hand(study)
+    bench.ask()
+    lost = [FailureReason.NO_SUCH_OBJECT_INSTANCE, None, None, None]
+    bench.report(peer.received[1].report(lost))
+    assert bench.look() == 1
+    bench.run(TaskKind.EXPORT, "Export")
+    missing = peer.received[1].references[0].sop_instance_uid
+    assert destination.received_uids()[4:] == [missing]
+    bench.ask()
+    assert [each.sop_instance_uid for each in peer.received[2].references] == [missing]
+    bench.report(peer.received[2].report())
+    assert [each.status for each in bench.commitments(study)] == [
+        "COMPLETED",
+        "WARNING",
+        "COMPLETED",
+    ]
+    assert bench.look() == 0
+
+
 def test_what_is_rejected_meanwhile_is_not_followed_up(
     archive: Archive, commitment_scp: StartScp
 ) -> None:

@@ -211,10 +211,11 @@ SELECT i.sop_instance_uid
 FROM unnest(%(uids)s::text[]) r (uid) JOIN instance i ON i.sop_instance_uid = r.uid AND i.series_fk IS NOT NULL
 WHERE NOT EXISTS (
     SELECT FROM unnest(%(exporter_ids)s::text[]) e (exporter_id)
-    WHERE NOT EXISTS (
-        SELECT FROM commitment_instance o JOIN commitment c ON c.pk = o.commitment_fk
-        WHERE o.instance_fk = i.pk AND o.instance_version = i.version AND o.committed
-          AND c.exporter_id = e.exporter_id));
+    WHERE coalesce((
+        SELECT o.committed FROM commitment_instance o JOIN commitment c ON c.pk = o.commitment_fk
+        WHERE o.instance_fk = i.pk AND o.instance_version = i.version AND o.committed IS NOT NULL
+          AND c.exporter_id = e.exporter_id
+        ORDER BY c.reported_time DESC, c.pk DESC LIMIT 1), false) IS FALSE);
 
 -- of_study --
 -- Requests for the commitment of a study, oldest first.

@@ -1,12 +1,13 @@
 -- Functions for commitment, triggers of notifications and rejection, created anew whenever this file changes.
 
--- Whether a commitment SCP has said that it keeps this version of an instance.
+-- Whether a commitment SCP keeps this version of an instance: what it has said last holds.
 CREATE OR REPLACE FUNCTION is_committed(p_instance bigint, p_version integer, p_remote_aet text)
 RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (
-        SELECT FROM commitment_instance o JOIN commitment c ON c.pk = o.commitment_fk
-        WHERE o.instance_fk = p_instance AND o.instance_version = p_version AND o.committed
-          AND c.remote_aet = p_remote_aet)
+    SELECT coalesce((
+        SELECT o.committed FROM commitment_instance o JOIN commitment c ON c.pk = o.commitment_fk
+        WHERE o.instance_fk = p_instance AND o.instance_version = p_version AND o.committed IS NOT NULL
+          AND c.remote_aet = p_remote_aet
+        ORDER BY c.reported_time DESC, c.pk DESC LIMIT 1), false)
 $$;
 
 -- Enters a report into the request that it answers; no row: no such request was ever sent.

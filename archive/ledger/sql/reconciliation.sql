@@ -30,7 +30,7 @@ FROM exporter e CROSS JOIN present i
          SELECT k.remote_aet, o.committed, o.failure_reason, o.step
          FROM commitment_instance o JOIN commitment k ON k.pk = o.commitment_fk
          WHERE o.instance_fk = i.pk AND o.instance_version = i.version AND k.exporter_id = e.exporter_id
-         ORDER BY coalesce(o.committed, false) DESC, k.pk DESC LIMIT 1) c ON true
+         ORDER BY o.committed IS NOT NULL DESC, k.reported_time DESC, k.pk DESC LIMIT 1) c ON true
 WHERE d.delivered IS NOT NULL OR EXISTS (
     SELECT FROM task x
     WHERE x.kind = 'EXPORT' AND x.study_instance_uid = %(study)s AND x.exporter_id = e.exporter_id
