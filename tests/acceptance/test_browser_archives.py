@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from archive.model.commitment import report_dataset
 from tests.fix_monitor import Monitor, Visit, protected, start_monitor
 from tests.fix_objects import generate_studies, secondary_capture, write
-from tests.fix_peer import CommitmentScp, send_report
+from tests.fix_peer import CommitmentScp, StoreScp, send_report
 from tests.fix_retrieve import Retrieval, device_entries
 from tests.fix_system import ARCHIVE
 
@@ -88,7 +88,7 @@ def follow_to_celery_and_back(page: "Page", pk: int) -> None:
     """Go from our page of a task to Flower's page of its hint, and back."""
     page.get_by_role("link", name=f"{pk}.1").click()
     expect(page).to_have_url(re.compile(rf"/task/{pk}\.1$"))
-    expect(page.get_by_text("workers.run").first).to_be_visible()
+    expect(page.get_by_text("dicomq.run").first).to_be_visible()
     page.get_by_role("link", name=f"Task {pk} in the ledger").click()
     expect(page.locator("#dq-task-status")).to_have_text("COMPLETED")
 
@@ -103,29 +103,41 @@ def test_an_archive_that_does_not_answer(watched: tuple[Retrieval, Monitor], vis
     expect(page.locator("#dq-dialog-ok")).to_have_text("Search there")
 
 
+def order(page: "Page", what: str) -> None:
+    page.locator("#dq-studies").get_by_role("button", name="Export…").click()
+    page.get_by_label(what).check()
+    page.locator("#dq-dialog-ok").click()
+    expect(page.locator("#dq-dialog")).to_be_hidden()
+
+
 def test_commitment_without_export(
     watched: tuple[Retrieval, Monitor],
+    store_scp: Callable[..., StoreScp],
     commitment_scp: Callable[..., CommitmentScp],
     visit: Visit,
     tmp_path: Path,
 ) -> None:
+    """What an exporter has delivered is asked for again, and nothing is sent again."""
     retrieval, monitor = watched
-    retrieval.system.start("commit")
-    peer = commitment_scp()
+    for name in ("export", "commit"):
+        retrieval.system.start(name)
+    destination, peer = store_scp(), commitment_scp()
+    retrieval.place("STORESCP", destination.port)
     retrieval.system.configure(device_entries("STGCMTSCP", peer.port), EXPORTER)
     [study] = generate_studies(tmp_path / "held", studies=1, instances=2)
     retrieval.store(study)
     page = visit.open(monitor, "/dicom/studies")
-    page.locator("#dq-studies").get_by_role("button", name="Export…").click()
-    page.get_by_label("Commitment without export").check()
-    page.locator("#dq-dialog-ok").click()
-    expect(page.get_by_text("1 task scheduled")).to_be_visible()
+    order(page, "Export, then what follows it")
+    [first] = peer.wait_for(1)
+    order(page, "Commitment without export")
+    second = peer.wait_for(2)[1]
 
-    [request] = peer.wait_for(1)
-    assert {each.sop_instance_uid for each in request.references} == set(study.files)
+    assert {each.sop_instance_uid for each in second.references} == set(study.files)
+    assert first.transaction_uid != second.transaction_uid
+    assert len(destination.received) == len(study.files)
     page.goto(f"{monitor.url}/dicom/studies/{study.study_instance_uid}")
     expect(page.get_by_role("region", name="Commitments")).to_contain_text("PENDING")
-    assert send_report(retrieval.system.port, report_dataset(request.report())) == 0x0000
+    assert send_report(retrieval.system.port, report_dataset(second.report())) == 0x0000
     expect(page.get_by_role("region", name="Commitments")).to_contain_text("2 of 2")
     expect(page.locator("#dq-destinations")).to_contain_text("STGCMTSCP")
     visit.keep(page, "committed")
