@@ -2,24 +2,34 @@
 
 from typing import Final
 
-from pynetdicom.ae import ApplicationEntity
-
 from archive.configuration.descriptors import Snapshot
 from archive.errors import ConfigurationError, PeerError
+from archive.tls.terms import TlsTerms
+from scp.requestor import Requestor
 
 _VERIFICATION: Final = "1.2.840.10008.1.1"
 _SUCCESS: Final = 0x0000
 
 
-def verify(titles: tuple[str, str], host: str, port: int, *, timeout_s: float) -> str:
+def verify(
+    titles: tuple[str, str],
+    address: tuple[str, int],
+    *,
+    timeout_s: float,
+    terms: TlsTerms | None = None,
+) -> str:
     """Open an association, verify, release (PS3.4 Annex A).
 
     Parameters
     ----------
     titles
         The AE to call, and the calling one.
+    address
+        Host and port.
     timeout_s
         Longest time for connecting and for each answer, seconds.
+    terms
+        For a port with TLS: our own certificate is shown, and has to be trusted here too.
 
     Returns
     -------
@@ -32,7 +42,8 @@ def verify(titles: tuple[str, str], host: str, port: int, *, timeout_s: float) -
         When the SCP does not answer as it should.
     """
     called, calling = titles
-    ae = ApplicationEntity(calling)
+    host, port = address
+    ae = Requestor(calling, terms, host)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout_s
     ae.add_requested_context(_VERIFICATION)
     assoc = ae.associate(host, port, ae_title=called)

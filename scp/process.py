@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Final
 
 from archive import telemetry
@@ -110,13 +111,16 @@ def _health(settings: Settings, options: argparse.Namespace) -> int:
     """Verify the SCP that runs here; print what was found and return the exit status."""
     logging.disable(logging.CRITICAL)  # what is wrong is printed
     host = options.bind or settings.bind_address or _LOOPBACK
-    port, titles = options.port, (options.aet, options.aet)
+    port, titles, terms = options.port, (options.aet, options.aet), None
     try:
         if not (port and options.aet):  # the directory knows; asking it takes a second
             snapshot = open_source(settings).snapshot()
             titles = titles_to_verify(snapshot)
-            port = port or listening_connection(snapshot).port
-        found = verify(titles, _reachable(host), port or 0, timeout_s=_HEALTH_TIMEOUT_S)
+            connection = listening_connection(snapshot)
+            port = port or connection.port
+            terms = replace(connection.tls, check_host=False) if connection.tls else None
+        address = (_reachable(host), port or 0)
+        found = verify(titles, address, timeout_s=_HEALTH_TIMEOUT_S, terms=terms)
     except DicomqError as error:
         print(f"scp: {error}", file=sys.stderr)  # noqa: T201 - as in `main`
         return 1

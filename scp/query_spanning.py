@@ -7,13 +7,14 @@ from typing import Any, Final
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 
-from archive.configuration.descriptors import Connection, NetworkAE, Snapshot
+from archive.configuration.descriptors import NetworkAE, Snapshot
+from archive.configuration.pairs import Pair, best_pair
 from archive.errors import ConfigurationError, PeerError
 from archive.model.query import UNIQUE_KEYS, Level
 from scp.query_coercing import Found
+from scp.requestor import Requestor
 
 _PENDING: Final = frozenset({0xFF00, 0xFF01})
 _CONNECT_S: Final = 10.0
@@ -99,17 +100,15 @@ def _distinct(sources: Iterable[Iterator[Found]], tag: int) -> Iterator[Found]:
 def _remote(question: Question, snapshot: Snapshot, ae: NetworkAE) -> Iterator[Found]:
     """Yield the matches of the other archive."""
     other = ae.spanning_c_find_scp or ""
-    connection = _connection(snapshot, other)
-    for match in _ask(question, (ae, other, connection)):
+    for match in _ask(question, (ae, other, _pair(snapshot, ae, other))):
         if ae.spanning_c_find_scp_retrieve_aets:
             match.RetrieveAETitle = list(ae.spanning_c_find_scp_retrieve_aets)
         yield str(match.get("StudyInstanceUID", "") or ""), match
 
 
-def _ask(question: Question, ends: tuple[NetworkAE, str, Connection]) -> Iterator[Dataset]:
-    ae, other, connection = ends
-    own = ae.connections[0]
-    requestor = AE(ae_title=ae.title)
+def _ask(question: Question, ends: tuple[NetworkAE, str, Pair]) -> Iterator[Dataset]:
+    ae, other, (own, connection) = ends
+    requestor = Requestor(ae.title, own.tls, connection.hostname)
     requestor.connection_timeout = own.connect_timeout_s or _CONNECT_S
     requestor.acse_timeout = own.accept_timeout_s or _CONNECT_S
     requestor.dimse_timeout = own.response_timeout_s or _RESPONSE_S
@@ -145,8 +144,8 @@ def _negotiation(question: Question) -> list[Any]:
     return [item]
 
 
-def _connection(snapshot: Snapshot, title: str) -> Connection:
-    """Return the connection of an AE.
+def _pair(snapshot: Snapshot, ae: NetworkAE, title: str) -> Pair:
+    """Return the connections over which an AE is asked.
 
     Raises
     ------
@@ -154,8 +153,12 @@ def _connection(snapshot: Snapshot, title: str) -> Connection:
         When there is no such AE, or none of its connections can be used.
     """
     remote = snapshot.remote_aes.get(title)
-    for connection in remote.connections if remote and remote.installed else ():
-        if connection.installed and connection.port and not connection.is_tls:
-            return connection
-    msg = f"spanning C-FIND SCP {title} has no installed AE with a plain connection: add it"
-    raise ConfigurationError(msg)
+    pair = best_pair(ae, remote) if remote is not None and remote.installed else None
+    if pair is None:
+        msg = (
+            f"spanning C-FIND SCP {title} cannot be reached: it needs an installed AE with a "
+            f"connection that has a dicomPort, and that is with TLS or without like one of "
+            f"{ae.title}"
+        )
+        raise ConfigurationError(msg)
+    return pair

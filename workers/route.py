@@ -5,16 +5,14 @@ lengths and TCP options are those of the device that opens the association, not 
 """
 
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from archive.configuration.pairs import best_pair, compatible_pairs
 from archive.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from archive.configuration.descriptors import Connection, NetworkAE, Snapshot
     from archive.tls.terms import TlsTerms
 
@@ -230,10 +228,10 @@ def masqueraded_called_aet(local: "NetworkAE", remote_aet: str) -> str | None:
 
 def _connection_pair(local: "NetworkAE", remote: "NetworkAE") -> tuple["Connection", "Connection"]:
     """Return the first compatible pair (own, peer's): over TLS if both can, else plain."""
-    pairs = list(_compatible_pairs(local, remote))
-    usable = [pair for pair in pairs if not pair[0].is_tls or _can_call(pair[0])]
-    if usable:
-        return max(usable, key=lambda pair: pair[0].is_tls)  # the first of the greatest
+    best = best_pair(local, remote)
+    if best is not None:
+        return best
+    pairs = list(compatible_pairs(local, remote))
     if pairs:
         own, peer = pairs[0]
         msg = (
@@ -250,20 +248,6 @@ def _connection_pair(local: "NetworkAE", remote: "NetworkAE") -> tuple["Connecti
             f"protocol DICOM and both with or without TLS"
         )
     raise NotConfiguredError(msg)
-
-
-def _compatible_pairs(
-    local: "NetworkAE", remote: "NetworkAE"
-) -> "Iterator[tuple[Connection, Connection]]":
-    """Yield (own, peer's) connections that fit together, the peer's order first."""
-    for peer, own in product(remote.connections, local.connections):
-        usable = peer.installed and own.installed and peer.port is not None
-        if usable and peer.protocol == own.protocol and peer.is_tls == own.is_tls:
-            yield own, peer
-
-
-def _can_call(own: "Connection") -> bool:
-    return own.tls is not None and own.tls.can_call
 
 
 def _place(ae: "NetworkAE") -> str:
