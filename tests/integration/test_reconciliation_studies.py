@@ -121,6 +121,47 @@ def test_complete_study_is_not_listed(
     assert Reconciler(bench.bench.ledger, bench.bench).incomplete() == []
 
 
+def test_each_destination_has_its_own_answer(
+    commitment_bench: CommitmentBench,
+    study: Study,
+    store_scp: Callable[..., StoreScp],
+) -> None:
+    bench, second = commitment_bench, store_scp("SECOND")
+    bench.bench.add(
+        exporter(),
+        exporter("SECOND", exporter_id="EXP2"),
+        remote_ae("SECOND", second.port),
+    )
+    uid, uids = study.study_instance_uid, list(study.files)
+    bench.export(uid)
+    bench.bench.perform(
+        bench.bench.export_task(
+            uid, series_instance_uid=f"{uid}.1", remote_aet="SECOND", exporter_id="EXP2"
+        )
+    )
+    first, other = _answer(bench, study).destinations
+    assert [each.sop_instance_uid for each in first.lagging] == [uids[2]]
+    assert (first.lagging[0].aet, first.lagging[0].stage) == ("STORESCP", Stage.ACKNOWLEDGED)
+    assert (other.exporter_id, other.remote_aet, other.demanded) == ("EXP2", "SECOND", 3)
+    assert (other.acknowledged, other.lagging) == (3, ())
+
+
+def test_rejected_instances_do_not_lag(commitment_bench: CommitmentBench, study: Study) -> None:
+    bench = commitment_bench
+    bench.bench.add(exporter())
+    bench.export(study.study_instance_uid)
+    with bench.bench.ledger.statement() as tx:
+        tx.execute(
+            "UPDATE instance SET rejected_series_fk = series_fk, series_fk = NULL"
+            " WHERE sop_instance_uid = %s",
+            [list(study.files)[2]],
+        )
+    found = _answer(bench, study)
+    assert (found.received, found.rejected) == (2, 1)
+    (state,) = found.destinations
+    assert (state.demanded, state.acknowledged, state.lagging) == (2, 2, ())
+
+
 def test_on_the_command_line(
     commitment_bench: CommitmentBench, study: Study, ledger_url: str, tmp_path: Path
 ) -> None:
@@ -138,6 +179,15 @@ def test_on_the_command_line(
     assert "3 instances received" in shown
     assert "acknowledged (STORESCP)" in shown
     answer = json.loads(run("show", study.study_instance_uid, "--json"))["reconciliation"]
-    assert (answer["complete"], answer["destinations"][0]["acknowledged"]) == (False, 2)
+    (state,) = answer["destinations"]
+    assert (answer["complete"], state["acknowledged"]) == (False, 2)
+    (lagging,) = state["lagging"]
+    assert (lagging["sop_instance_uid"], lagging["stage"]) == (
+        list(study.files)[2],
+        "acknowledged",
+    )
+    assert "C000" in lagging["why"]
+    (listed,) = json.loads(run("incomplete", "--json"))
+    assert (listed["study_instance_uid"], listed["failed"]) == (study.study_instance_uid, 1)
     assert study.study_instance_uid in run("incomplete")
     assert study.study_instance_uid not in run("incomplete", "--older-than", "PT1H")
