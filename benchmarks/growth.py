@@ -30,6 +30,9 @@ FROM instance i
 
 def filled(url: str, studies: int) -> None:
     """Fill a migrated archive."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
+        connection.execute("SELECT pg_reload_conf()")
     fill(url, 1, studies)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(LOCATIONS)
