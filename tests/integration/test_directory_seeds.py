@@ -97,6 +97,23 @@ def test_all_three_unchanged_with_our_command(server: Slapd, tmp_path: Path) -> 
     assert "QRSCP" in run(server, "export")[1]
 
 
+@pytest.mark.parametrize("tool", ["ldapmodify", "config import"])
+def test_our_samples(server: Slapd, tool: str) -> None:
+    folder = default_folder().parent / "samples"
+    names = ["exporter", "ian", "export-rule", "external-retrieve", "leading-archive"]
+    files = [folder / f"{name}.ldif" for name in names]
+    assert set(files) == set(folder.glob("*.ldif"))
+    if tool == "ldapmodify":
+        for path in files:
+            done = server.ldapmodify(path, "-a")
+            assert done.returncode == 0, done.stderr
+    else:
+        status, output = run(server, "import", *map(str, files))
+        assert status == 0, output
+    status, output = run(server, "check")
+    assert status == 0, output
+
+
 def test_an_export_of_a_server_fills_another(server: Slapd, make_slapd: MakeSlapd) -> None:
     target = server.directory / "export.ldif"
     status, output = run(server, "export", str(target))

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 def diff(files: tuple[BinaryIO, ...], *, against: str | None, as_json: bool) -> int:
     """Show what an import of LDIF FILES would change, or how another directory differs.
 
-    Shows each attribute that differs with its values now and then. Exit status 0: nothing differs;
-    1: something does, or a record would be refused.
+    Shows each attribute that differs with its values now and then. Another directory on LDAP
+    servers is read with the credentials of the own one. Exit status 0: nothing differs; 1:
+    something does, or a record would be refused.
 
     Examples: celery -A workers config diff exporter.ldif
 

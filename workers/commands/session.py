@@ -40,10 +40,16 @@ class LateSource:
     def snapshot(self) -> "Snapshot":
         """Return the present configuration."""
         from archive.configuration.source import open_source  # noqa: PLC0415 - see the package
+        from workers.commands.output import inert  # noqa: PLC0415
 
-        if self._source is None:
-            self._source = open_source(self._settings)
-        return self._source.snapshot()
+        if self._source is not None:
+            return self._source.snapshot()
+        self._source = open_source(self._settings)
+        present = self._source.snapshot()
+        outage = self._source.outage()
+        if outage is not None:
+            click.echo(f"warning: {inert(outage.text())}", err=True)
+        return present
 
 
 @dataclass(frozen=True, slots=True)
