@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from archive.ledger.connection import Ledger
 from archive.model.task import NewTask, TaskKind, TaskStatus
 from tests.fix_monitor import Monitor, start_monitor
 from tests.fix_process import RunningProcess, free_port, wait_until
+from workers.monitor.openapi import all_endpoints
 
 VIEWER, OPERATOR, ADMIN = "vera:watch", "otto:operate", "anna:administer"
 PAGES = (
@@ -62,6 +64,48 @@ def test_login_and_roles(monitor: Monitor, ledger: Ledger, task_pk: int) -> None
         assert tasks.history(tx, task_pk)[-1].actor == "otto@127.0.0.1 (Flower)"
 
 
+OWN_CHANGES = (
+    *("tasks/bulk", "tasks/preview", "tasks/1/cancel", "tasks/1/reschedule", "tasks/1/delete"),
+    *("queues/Export/pause", "queues/Export/resume", "destinations/X/pause"),
+    *("destinations/X/resume", "destinations/X/echo", "studies/export", "studies/find"),
+    *("studies/retrieve", "bulk/1/stop"),
+)
+
+
+def test_every_change_needs_an_operator(monitor: Monitor) -> None:
+    """Whatever the tables of REST and pages have: not anonymous, no viewer, no other site."""
+    changes = [("POST", f"/dicom/api/{path}") for path in OWN_CHANGES]
+    reads: list[tuple[str, str]] = []
+    for endpoint in all_endpoints():
+        path = re.sub(r"\{\w+\}", "1", f"/dcm4chee-arc{endpoint.path}")
+        (reads if endpoint.method == "GET" else changes).append((endpoint.method, path))
+    assert len(changes) > 60
+    wrong = []
+    for method, path in changes:
+        for user, headers, status in (
+            (None, {}, 401),
+            (VIEWER, {}, 403),
+            (OPERATOR, {"Sec-Fetch-Site": "cross-site"}, 403),
+        ):
+            answer = monitor.ask(path, method, user=user, body="{}", headers=headers)
+            if answer.status != status:
+                wrong.append((method, path, user, answer.status))
+    wrong += [
+        (method, path, None, status)
+        for method, path in reads
+        if (status := monitor.ask(path, user=None).status) != 401
+    ]
+    assert wrong == []
+
+
+def test_dry_runs_are_for_viewers(monitor: Monitor) -> None:
+    for what, status in (("received", 200), ("header", 400), ("ldif", 400)):
+        path = f"/dicom/api/dry-run/{what}?called=DCM4CHEE"
+        answer = monitor.ask(path, "POST", user=VIEWER, body="no such file")
+        assert answer.status == status, answer.body
+        assert monitor.ask(path, "POST", user=None, body="x").status == 401
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -93,6 +137,11 @@ def test_security_headers_and_errors(monitor: Monitor) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["X-Frame-Options"] == "DENY"
         assert headers["Cache-Control"] == "no-store"
+    for path in ("/workers", "/api/workers", "/dicom/tasks.csv"):
+        headers = monitor.ask(path).headers
+        assert (headers["X-Content-Type-Options"], headers["X-Frame-Options"]) == (
+            *("nosniff", "DENY"),
+        )
     assert monitor.ask("/dicom/tasks/4711").status == 404
     wrong = monitor.ask("/dicom/queues?status=%3Cscript%3Ealert(1)%3C/script%3E&createdTime=soon")
     assert wrong.status == 400

@@ -154,8 +154,23 @@ def check_role(handler: Any, roles: Roles, needed: Role) -> None:  # noqa: ANN40
         )
 
 
+OWN_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+}
+"""Security headers of every answer, also of Flower's own pages."""
+
+
 class Guarded:
     """Mixin for Flower's own handlers: what changes something needs an admin."""
+
+    def set_default_headers(self) -> None:
+        """Set the security headers beside Flower's own."""
+        handler: Any = self
+        super().set_default_headers()  # type: ignore[misc] # that of the handler it is mixed into
+        for name, value in OWN_HEADERS.items():
+            handler.set_header(name, value)
 
     def prepare(self) -> Any:  # noqa: ANN401 - tornado's own
         """Check host, origin and role before Flower's own checks."""

@@ -24,6 +24,7 @@ from archive.errors import (
 )
 from workers.monitor import wording
 from workers.monitor.access import (
+    OWN_HEADERS,
     SAFE_METHODS,
     Role,
     check_host,
@@ -44,10 +45,8 @@ CONTENT_SECURITY_POLICY = (
 )
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
+    **OWN_HEADERS,
 }
 
 
