@@ -34,6 +34,7 @@ from tests.fix_system import (
     DEVICES,
     PEER_DEVICES,
     configuration_read,
+    device_ldif,
     port_change,
 )
 from workers.processors import PROCESSORS
@@ -362,33 +363,6 @@ class MoveSite:
         """Wait until every task is done."""
         wait_until(lambda: all(task.status.is_final for task in self.tasks()), what="tasks to end")
         return self.tasks()
-
-
-def device_ldif(title: str, port: int) -> str:
-    """Return change records that add a device with one AE on a loopback port."""
-    device = f"dicomDeviceName={title.lower()},{DEVICES}"
-    return f"""\
-dn: {device}
-changetype: add
-objectClass: dicomDevice
-dicomDeviceName: {title.lower()}
-dicomInstalled: TRUE
-
-dn: cn=dicom,{device}
-changetype: add
-objectClass: dicomNetworkConnection
-cn: dicom
-dicomHostname: 127.0.0.1
-dicomPort: {port}
-
-dn: dicomAETitle={title},{device}
-changetype: add
-objectClass: dicomNetworkAE
-dicomAETitle: {title}
-dicomNetworkConnectionReference: cn=dicom,{device}
-dicomAssociationInitiator: TRUE
-dicomAssociationAcceptor: TRUE
-"""
 
 
 class LocalWorkers:

@@ -25,7 +25,7 @@ from tests.fix_process import (
     start_process,
     wait_until,
 )
-from tests.fix_system import ARCHIVE, DEVICES, PEER_DEVICES, System
+from tests.fix_system import ARCHIVE, PEER_DEVICES, System, device_ldif
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Retrieval:
         if title in PEER_DEVICES:
             self.system.place_peer(title, port)
         else:
-            self.system.configure(device_entries(title, port))
+            self.system.configure(device_ldif(title, port))
 
     def configure_archive(self, *lines: str) -> None:
         """Set attributes of the archive's device, as ``name: value``."""
@@ -220,33 +220,6 @@ def qrscp_configuration(title: str, port: int, directory: Path, known: dict[str,
         AETable END
         """
     ).replace("\n        ", "\n")
-
-
-def device_entries(title: str, port: int) -> str:
-    """Return LDIF that adds a device with one AE on a loopback port."""
-    device = f"dicomDeviceName={title.lower()},{DEVICES}"
-    return f"""\
-dn: {device}
-changetype: add
-objectClass: dicomDevice
-dicomDeviceName: {title.lower()}
-dicomInstalled: TRUE
-
-dn: cn=dicom,{device}
-changetype: add
-objectClass: dicomNetworkConnection
-cn: dicom
-dicomHostname: 127.0.0.1
-dicomPort: {port}
-
-dn: dicomAETitle={title},{device}
-changetype: add
-objectClass: dicomNetworkAE
-dicomAETitle: {title}
-dicomNetworkConnectionReference: cn=dicom,{device}
-dicomAssociationInitiator: TRUE
-dicomAssociationAcceptor: TRUE
-"""
 
 
 @pytest.fixture

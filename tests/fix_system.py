@@ -56,6 +56,33 @@ class TaskRow:
     outcome_message: str | None
 
 
+def device_ldif(title: str, port: int) -> str:
+    """Return change records that add a device with one AE on a loopback port."""
+    device = f"dicomDeviceName={title.lower()},{DEVICES}"
+    return f"""\
+dn: {device}
+changetype: add
+objectClass: dicomDevice
+dicomDeviceName: {title.lower()}
+dicomInstalled: TRUE
+
+dn: cn=dicom,{device}
+changetype: add
+objectClass: dicomNetworkConnection
+cn: dicom
+dicomHostname: 127.0.0.1
+dicomPort: {port}
+
+dn: dicomAETitle={title},{device}
+changetype: add
+objectClass: dicomNetworkAE
+dicomAETitle: {title}
+dicomNetworkConnectionReference: cn=dicom,{device}
+dicomAssociationInitiator: TRUE
+dicomAssociationAcceptor: TRUE
+"""
+
+
 def configuration_read(log: str) -> str | None:
     """Return the fingerprint of the configuration that a process says it has read last."""
     found = re.findall(r"configuration (\S+) of device", log)

@@ -12,8 +12,8 @@ from archive.model.commitment import report_dataset
 from tests.fix_monitor import Monitor, Visit, protected, start_monitor
 from tests.fix_objects import generate_studies, secondary_capture, write
 from tests.fix_peer import CommitmentScp, StoreScp, send_report
-from tests.fix_retrieve import Retrieval, device_entries
-from tests.fix_system import ARCHIVE
+from tests.fix_retrieve import Retrieval
+from tests.fix_system import ARCHIVE, device_ldif
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -123,7 +123,7 @@ def test_commitment_without_export(
         retrieval.system.start(name)
     destination, peer = store_scp(), commitment_scp()
     retrieval.place("STORESCP", destination.port)
-    retrieval.system.configure(device_entries("STGCMTSCP", peer.port), EXPORTER)
+    retrieval.system.configure(device_ldif("STGCMTSCP", peer.port), EXPORTER)
     [study] = generate_studies(tmp_path / "held", studies=1, instances=2)
     retrieval.store(study)
     page = visit.open(monitor, "/dicom/studies")

@@ -14,7 +14,8 @@ from tests.fix_monitor import Monitor, protected, start_monitor
 from tests.fix_objects import Study, generate_studies
 from tests.fix_peer import CommitmentScp, IanScp, ReceivedRequest, StoreScp, send_report
 from tests.fix_process import wait_until
-from tests.fix_retrieve import Retrieval, device_entries
+from tests.fix_retrieve import Retrieval
+from tests.fix_system import device_ldif
 
 RS = "/dcm4chee-arc/aets/DCM4CHEE/rs/studies"
 DIMSE = "/dcm4chee-arc/aets/DCM4CHEE/dimse"
@@ -90,7 +91,7 @@ def test_commitment_at_once(
     """The answer tells that the request was accepted; what was committed comes with the report."""
     answers = [0x0000, 0x0110]
     peer = commitment_scp(status=lambda _event: answers.pop(0))
-    rest.retrieval.system.configure(device_entries("STGCMTSCP", peer.port))
+    rest.retrieval.system.configure(device_ldif("STGCMTSCP", peer.port))
     path = f"{RS}/{held.study_instance_uid}/stgcmt/dicom:STGCMTSCP"
 
     got = rest.post(path)

@@ -10,13 +10,12 @@ from pynetdicom import AE
 from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from tests.fix_find_peer import FindScp
-from tests.fix_move import device_ldif
 from tests.fix_objects import secondary_capture, write
 from tests.fix_peer import echo, send_files
 from tests.fix_process import free_port, wait_until
 from tests.fix_query import STUDY_ROOT, Answer, Querier
 from tests.fix_scp import Site
-from tests.fix_system import ARCHIVE, configuration_read
+from tests.fix_system import ARCHIVE, configuration_read, device_ldif
 
 ROOT = "1.2.826.0.1.8"
 OWN, BOTH, OTHER = (f"{ROOT}.{number}" for number in (1, 2, 3))

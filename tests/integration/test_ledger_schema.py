@@ -68,6 +68,10 @@ def test_each_change_of_status_in_sql(ledger: Ledger, old: TaskStatus, new: Task
         "commitments",
         "procedure_steps",
         "reconciliation",
+        "retrievals",
+        "forwards",
+        "completeness",
+        "leading",
     ],
 )
 def test_every_query_prepares(ledger: Ledger, room: str) -> None:
