@@ -20,6 +20,7 @@ hash() { slappasswd -n -T "/run/secrets/$1" 2>/dev/null; }
 pidfile /run/dicomq/slapd.pid
 modulepath /usr/lib/ldap
 moduleload back_mdb
+moduleload syncprov
 disallow bind_anon
 require authc
 database mdb
@@ -33,6 +34,7 @@ index dicomDeviceName,dicomAETitle eq
 limits dn.exact="$reader" size=unlimited
 access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="$reader" read by * none
+overlay syncprov
 END
 } >"$configuration"
 
