@@ -4,6 +4,7 @@ Acceptors: `StoreScp`, `IanScp`, `CommitmentScp`, `CommitmentScu`, each started 
 its name. Requestors: `send_files`, `echo`, `CommitmentScu.ask`, `send_report`, `report_on`.
 """
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,13 @@ class ReceivedObject:
 
 
 class Peer:
-    """An acceptor on a free loopback port, run by threads of the test's process."""
+    """An acceptor on a free loopback port, run by threads of the test's process.
+
+    Attributes
+    ----------
+    tls
+        With what TLS is spoken; None for plain associations.
+    """
 
     def __init__(self, title: str, port: int = 0) -> None:
         self.title = title
@@ -80,11 +87,15 @@ class Peer:
         self._ae.add_supported_context(VERIFICATION)
         self._server: ThreadedAssociationServer | None = None
         self._lock = threading.Lock()
+        self.tls: ssl.SSLContext | None = None
 
     def start(self) -> None:
         """Listen."""
         self._server = self._ae.start_server(
-            (self.host, self.port), block=False, evt_handlers=self._handlers()
+            (self.host, self.port),
+            block=False,
+            evt_handlers=self._handlers(),
+            ssl_context=self.tls,
         )
 
     def stop(self) -> None:

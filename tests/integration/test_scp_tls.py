@@ -1,18 +1,25 @@
 """Associations that come in over TLS, next to those without."""
 
 import contextlib
+import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
 
 from scp.pdus import encode_command, encode_fragment
 from tests.fix_dcmtk import Dcmtk
+from tests.fix_find_peer import FindScp
 from tests.fix_objects import bundled
 from tests.fix_process import free_port
+from tests.fix_query import STUDY_ROOT, Querier
 from tests.fix_scp import SECONDARY_CAPTURE, RawPeer, Site, small_dataset, store_command
+from tests.fix_system import device_ldif
 from tests.fix_tls import DEVICE_DN, Pki, TlsPeer, TlsSite, device_stores, tls_connection
 
 CONNECTION_DN = f"cn=dicom-tls,{DEVICE_DN}"
@@ -196,7 +203,31 @@ def test_a_device_with_tls_alone(tls_site: TlsSite) -> None:
         peer.associate()
         assert peer.store("1.2.3", small_dataset("1.2.3")).status == 0
         peer.release()
+    argv = [sys.executable, "-m", "scp", "--health"]
+    environment = {**os.environ, **tls_site.site.environment}
+    done = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"DCM4CHEE@127.0.0.1:{tls_site.port} answers C-ECHO" in done.stdout
     assert "no TLS" not in tls_site.site.log()
+
+
+def test_another_archive_is_asked_over_tls(tls_site: TlsSite, pki: Pki) -> None:
+    match = Dataset()
+    match.QueryRetrieveLevel, match.StudyInstanceUID = "STUDY", "1.2.840.7"
+    other = FindScp([match], "ELSEWHERE")
+    other.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=pki.authority.file)
+    other.tls.verify_mode = ssl.CERT_REQUIRED
+    other.tls.load_cert_chain(pki.peer.cert, pki.peer.key)
+    other.start()
+    suite = "dicomTLSCipherSuite: TLS_AES_256_GCM_SHA384"
+    entry = device_ldif("ELSEWHERE", other.port).replace("cn: dicom\n", f"cn: dicom\n{suite}\n")
+    tls_site.site.configure(entry)
+    tls_site.site.modify(DEVICE_DN, dcmSpanningCFindSCP="ELSEWHERE")
+    tls_site.site.start()
+    answer = Querier(tls_site.site.port).find(STUDY_ROOT, "STUDY", StudyInstanceUID="")
+    assert answer.status == 0
+    assert [str(each.StudyInstanceUID) for each in answer.matches] == ["1.2.840.7"]
+    other.stop()
 
 
 def test_associations_over_tls_end_with_the_process(secure: TlsSite) -> None:
