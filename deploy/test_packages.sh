@@ -23,6 +23,7 @@ need orthanc Orthanc
 need prometheus promtool
 need docker-compose docker-compose
 need openssl openssl
+need faketime faketime
 need postgresql pg_lsclusters
 for kind in proxy account container object; do need swift-$kind swift-$kind-server; done
 if [ "${1:-}" = compose ]; then

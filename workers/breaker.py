@@ -122,7 +122,7 @@ class Breaker:
             When PostgreSQL cannot be reached; taken probes are due again after their lease.
         """
         config = self._config
-        with self._ledger.transaction() as tx:
+        with self._ledger.statement() as tx:
             due = gates.take_probes(
                 tx, config.device_name, lease_s=config.lease_s, limit=config.parallel
             )

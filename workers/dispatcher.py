@@ -85,16 +85,15 @@ class Plan:
     idle_s: float | None
 
 
-def plan_pass(snapshot: Snapshot, waiting: Iterable[WaitingQueue], clock: Clock) -> Plan:
+def plan_pass(snapshot: Snapshot, waiting: Iterable[WaitingQueue]) -> Plan:
     """Decide which queues with waiting tasks are served now, and when to look again."""
     open_queues: list[Queue] = []
     pauses: list[float] = []
-    now = clock.now()
     for each in waiting:
         queue = snapshot.queue(each.name)
         if not queue.installed:
             continue
-        opens_in_s = (queue.schedule.ceil(now) - now).total_seconds()
+        opens_in_s = (queue.schedule.ceil(each.now) - each.now).total_seconds()
         if each.due_in_s <= 0 and opens_in_s <= 0:
             open_queues.append(queue)
         else:
@@ -153,7 +152,7 @@ class Dispatcher:
         """
         with self._ledger.statement() as tx:
             waiting = tasks.waiting_queues(tx, self._config.device_name)
-        plan = plan_pass(self._source.snapshot(), waiting, self._clock)
+        plan = plan_pass(self._source.snapshot(), waiting)
         dispatched = sum(self._hand_over(queue) for queue in plan.open_queues)
         return Pass(dispatched, plan.idle_s)
 
@@ -200,31 +199,36 @@ class Dispatcher:
             self._ledger.migrate(Stage.PRE)
             self._migrated = True
         self._broker.ping()
-        next_recall = self._clock.monotonic()
+        next_pass = next_recall = self._clock.monotonic()
         busy_passes = 0
         while not stop.is_set():
             began = self._clock.monotonic()
-            done = self.run_once()
-            self._metrics.last_pass.set(self._clock.now().timestamp())
-            busy_passes = busy_passes + 1 if done.dispatched else 0
+            if began >= next_pass:
+                done = self.run_once()
+                self._metrics.last_pass.set(self._clock.now().timestamp())
+                busy_passes = busy_passes + 1 if done.dispatched else 0
+                pause_s = self._config.poll_s if done.idle_s is None else done.idle_s
+                next_pass = self._clock.monotonic() + min(pause_s, self._config.poll_s)
             if self._clock.monotonic() >= next_recall:
                 self.recall()
                 next_recall = self._clock.monotonic() + self._config.recall_every_s
             if self._failures:
                 log_event(LOGGER, events.DISPATCHER_RECOVERED)
                 self._failures = 0
-            pause_s = self._config.poll_s if done.idle_s is None else done.idle_s
-            recall_in_s = max(0.0, next_recall - self._clock.monotonic())
-            self._wait(listener, min(pause_s, self._config.poll_s, recall_in_s), stop)
+            if self._wait(listener, min(next_pass, next_recall), stop):
+                next_pass = began
             if busy_passes >= self._config.backlog_passes:
                 stop.wait(max(0.0, began + self._config.gather_s - self._clock.monotonic()))
 
-    def _wait(self, listener: Listener, pause_s: float, stop: threading.Event) -> None:
-        until = self._clock.monotonic() + pause_s
+    def _wait(self, listener: Listener, until: float, stop: threading.Event) -> bool:
+        """Wait for a notification, until a time or `stop`; return whether there was one."""
         while not stop.is_set():
             left_s = until - self._clock.monotonic()
-            if left_s <= 0 or listener.wait(min(left_s, self._config.reaction_s)):
-                return
+            if left_s <= 0:
+                return False
+            if listener.wait(min(left_s, self._config.reaction_s)):
+                return True
+        return False
 
     def _hand_over(self, queue: Queue) -> int:
         with self._ledger.transaction() as tx:

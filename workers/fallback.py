@@ -11,7 +11,6 @@ from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from archive.clock import SYSTEM_CLOCK
 from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.model.task import Hint
@@ -88,7 +87,7 @@ class Fallback:
         for name in sorted(filter(self._serves, unclaimed)):
             with ledger.statement() as tx:
                 taken += tasks.redispatch(tx, device, name, UNCLAIMED_S)
-        for queue in plan_pass(snapshot, waiting, SYSTEM_CLOCK).open_queues:
+        for queue in plan_pass(snapshot, waiting).open_queues:
             if self._serves(queue.name):
                 with ledger.transaction() as tx:
                     taken += tasks.dispatch(tx, device, queue.name, queue.max_tasks_parallel)

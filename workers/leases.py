@@ -27,6 +27,9 @@ from workers.processor import StopReason, StopSignal
 
 LOGGER = logging.getLogger(__name__)
 
+_IDLE_S = 1.0
+"""Pause between two looks whether the process ends, while it holds no claim."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseConfig:
@@ -83,6 +86,7 @@ class LeaseKeeper:
         self._held: dict[int, _Held] = {}
         self._threads: tuple[threading.Thread, ...] = ()
         self._closed = threading.Event()
+        self._holding = threading.Event()
         self._ledger_was_reachable = True
         self._shutting_down = False
 
@@ -98,6 +102,8 @@ class LeaseKeeper:
     def close(self) -> None:
         """End the threads; claims still held are left to lapse."""
         self._closed.set()
+        with self._lock:
+            self._holding.set()
         for thread in self._threads:
             thread.join()
 
@@ -113,6 +119,7 @@ class LeaseKeeper:
         held = _Held(task.pk, task.attempt, self._clock.monotonic())
         with self._lock:
             self._held[task.pk] = held
+            self._holding.set()
             self._start()
         try:
             yield held.signal
@@ -207,10 +214,14 @@ class LeaseKeeper:
                 self._closed.wait(self._config.reaction_s)
 
     def _watch(self) -> None:
-        """Stop what has to stop; asks nobody, so nothing can hold it up."""
+        """Stop what has to stop; asks nobody, so nothing can hold it up. Sleeps while idle."""
         while not self._closed.wait(self._config.reaction_s):
             self._give_up_lapsed(self._claims())
             self.tick()
+            with self._lock:
+                if not self._held and not self._closed.is_set():
+                    self._holding.clear()
+            self._holding.wait()
 
     def _report(self, error: Exception) -> None:
         """Log the first of several failures in a row."""
@@ -227,7 +238,8 @@ class LeaseKeeper:
     def _keep(self, listener: Listener) -> None:
         next_beat = self._clock.monotonic()
         while not self._closed.is_set():
-            if listener.wait(self._config.reaction_s) or self._clock.monotonic() >= next_beat:
+            pause_s = self._config.reaction_s if self._held else _IDLE_S
+            if listener.wait(pause_s) or self._clock.monotonic() >= next_beat:
                 self.beat()
                 self._ledger_was_reachable = True
                 next_beat = self._clock.monotonic() + self._config.heartbeat_s

@@ -23,7 +23,6 @@ LOGGER = logging.getLogger(__name__)
 
 SYNC_S = 2.0
 KEEP_S = 60.0
-REACTION_S = 0.25
 
 
 class QueueWatch:
@@ -114,7 +113,7 @@ class QueueWatch:
                 self.refresh()
                 self._usable = True
                 next_look = SYSTEM_CLOCK.monotonic() + SYNC_S
-            announced = [name for _, name in listener.wait(REACTION_S)]
+            announced = [name for _, name in listener.wait(SYNC_S)]
             if announced:
                 self.note(announced)
 

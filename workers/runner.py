@@ -144,7 +144,8 @@ class Runner:
             return None  # the attempt reports it
         if not queue.installed:
             return f"queue {queue.name} is not installed (dicomInstalled) any more"
-        if not queue.schedule.contains(self._services.clock.now()):
+        # The ledger's clock, by which the dispatcher decided: the clocks of hosts may differ.
+        if not queue.schedule.contains(task.start_time or self._services.clock.now()):
             return f"the window of queue {queue.name} (dcmSchedule) has closed"
         return None
 

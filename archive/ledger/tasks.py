@@ -94,7 +94,7 @@ def count_by_status(tx: Transaction) -> dict[tuple[TaskKind, TaskStatus], int]:
 def waiting_queues(tx: Transaction, device_name: str) -> list[WaitingQueue]:
     """Return the queues of a device that have tasks not handed over yet."""
     rows = tx.execute(load_queries("tasks")["waiting_queues"], {"device_name": device_name})
-    return [WaitingQueue(name, due_in_s) for name, due_in_s in rows]
+    return [WaitingQueue(*row) for row in rows]
 
 
 def dispatch(tx: Transaction, device_name: str, queue_name: str, limit: int) -> list[Hint]:

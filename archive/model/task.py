@@ -170,10 +170,13 @@ class WaitingQueue:
     ----------
     due_in_s
         Seconds until the earliest of them is due by the database's clock; negative: overdue.
+    now
+        The present time by that clock.
     """
 
     name: str
     due_in_s: float
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,23 +22,13 @@ from workers.runner import Runner, RunnerServices
 DEVICE = "dcm4chee-arc"
 
 
-class LaterClock(SystemClock):
-    """A clock that can be put forward."""
-
-    ahead = timedelta()
-
-    @override
-    def now(self) -> datetime:
-        return super().now() + self.ahead
-
-
 @dataclass
 class Room:
     """A runner over a real ledger with one queue, and what it performed."""
 
     ledger: Ledger
     queue: Queue
-    clock: LaterClock = field(default_factory=LaterClock)
+    clock: SystemClock = SYSTEM_CLOCK
     performed: list[int] = field(default_factory=list)
 
     def snapshot(self) -> Snapshot:
@@ -85,10 +75,29 @@ class Room:
 
 @pytest.fixture
 def room(ledger: Ledger) -> Room:
-    hour = SYSTEM_CLOCK.now().astimezone().hour
-    return Room(
-        ledger, Queue("Export", schedule=Schedule.parse([f"hour={hour}-{(hour + 2) % 24}"]))
-    )
+    return Room(ledger, Queue("Export", schedule=opens_in(0)))
+
+
+def opens_in(hours: int) -> Schedule:
+    """Return a window of two hours that opens at the start of one of the next."""
+    hour = SYSTEM_CLOCK.now().astimezone().hour + hours
+    return Schedule.parse([f"hour={hour % 24}-{(hour + 2) % 24}"])
+
+
+class WrongClock(SystemClock):
+    """The clock of a host that is half a day off."""
+
+    @override
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=12)
+
+
+def test_the_clock_of_the_host_decides_nothing(room: Room) -> None:
+    room.clock = WrongClock()
+    hint = room.hand_over()
+    assert room.run(hint) == "COMPLETED: done"
+    room.queue = Queue("Export", schedule=opens_in(11))
+    assert "the window of queue Export (dcmSchedule) has closed" in room.run(room.hand_over())
 
 
 def test_inside_the_window_it_runs(room: Room) -> None:
@@ -99,14 +108,14 @@ def test_inside_the_window_it_runs(room: Room) -> None:
 
 def test_after_the_window_it_waits_uncounted(room: Room) -> None:
     hint = room.hand_over()
-    room.clock.ahead = timedelta(hours=6)
+    room.queue = Queue("Export", schedule=opens_in(4))
     assert room.run(hint) == "not started: the window of queue Export (dcmSchedule) has closed"
     assert room.performed == []
     task = room.get(hint)
     assert (task.status, task.failures) == (TaskStatus.SCHEDULED_FOR_RETRY, 0)
     with room.ledger.statement() as tx:
         waiting = tasks.waiting_queues(tx, DEVICE)
-    plan = plan_pass(room.snapshot(), waiting, room.clock)
+    plan = plan_pass(room.snapshot(), waiting)
     assert not plan.open_queues
     assert plan.idle_s is not None
     assert plan.idle_s > 3600

@@ -67,7 +67,8 @@ WITH RECURSIVE slot AS (
           AND dispatched_time IS NULL AND (queue_name, coalesce(remote_aet, '')) > (s.queue_name, s.remote_aet)
         ORDER BY queue_name, coalesce(remote_aet, ''), scheduled_time LIMIT 1) n
 )
-SELECT queue_name, extract(epoch FROM min(scheduled_time) - clock_timestamp())::float8 FROM slot s
+SELECT queue_name, extract(epoch FROM min(scheduled_time) - statement_timestamp())::float8, statement_timestamp()
+FROM slot s
 WHERE NOT EXISTS (SELECT FROM queue_pause p WHERE p.device_name = %(device_name)s AND p.queue_name = s.queue_name)
   AND NOT EXISTS (SELECT FROM destination d
                   WHERE d.device_name = %(device_name)s AND d.remote_aet = s.remote_aet
