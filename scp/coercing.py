@@ -74,6 +74,11 @@ class CoercedReception:
     changes: dict[str, Any] | None = None
     pending: tuple[tuple[LeadingStudy, Step], ...] = field(default=())
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the object goes into the index as it came, and nobody has to be asked."""
+        return self.changes is None and not self.pending
+
     def keep(self, tx: Transaction) -> None:
         """Record it in the transaction that takes the object in."""
         sop = self.attributes.sop_instance_uid

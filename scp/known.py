@@ -33,6 +33,7 @@ from archive.storage.base import IncomingFile
 from archive.telemetry import checkpoint
 from scp.dimse import StoreRequest
 from scp.header import Header, RawValues
+from scp.rejection import KEY_OBJECT_SELECTION
 from scp.session import Session
 
 _REMEMBERED: Final = 1024
@@ -116,13 +117,15 @@ class ShortWay:
     def store(self, incoming: Incoming, header: Header) -> Placed | None:
         """Store an object whose header was checked; None when its series is not known.
 
+        Rejection notes are never stored that way: they change other objects.
+
         Raises
         ------
         DicomqError
             As for `scp.store.StoreService.store`.
         """
         known = self._known.get(_key(incoming.session, header))
-        if known is None:
+        if known is None or incoming.request.sop_class_uid == KEY_OBJECT_SELECTION:
             return None
         request, file = incoming.request, incoming.file
         attributes = header.attributes_like(known.sibling, request, incoming.transfer_syntax_uid)

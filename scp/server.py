@@ -58,9 +58,10 @@ class ScpServer:
         self._grace_s = grace_s
         self._drain_s = settings.drain_s
         self.acceptance = Acceptance(source, settings)
+        self._store = StoreService(ledger, clock)
         self.handlers = Handlers(
             self.acceptance,
-            StoreService(ledger, clock),
+            self._store,
             QueryService(ledger, clock, leading_wait_s=settings.leading_wait_s),
             retrieves=GuardedRetrieves(
                 MoveService(ledger, clock, RelayConfig(claim_s=settings.retrieve_claim_s)),
@@ -127,6 +128,7 @@ class ScpServer:
             assoc.dul.join(max(0.0, deadline - self._clock.monotonic()))
         for assoc in associations:
             _cut(assoc)
+        self._store.close()
         log_event(_log, telemetry.SCP_STOPPED)
 
     def _drain(self) -> None:

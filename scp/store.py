@@ -99,23 +99,29 @@ class StoreService:
             file.read, file.dataset_length, incoming.transfer_syntax_uid, session.wanted_tags
         )
         header.check_same(incoming.request)
+        coerced = self._coerced(incoming, header) if session.receiving_rules else None
         placed = None
-        if not session.receiving_rules and incoming.request.sop_class_uid != KEY_OBJECT_SELECTION:
+        if coerced is None or coerced.is_unchanged:
             placed = self._short_way.store(incoming, header)
         if placed is None or placed.result is None:
-            return self._store_anew(incoming, header, placed.file if placed else None)
+            stored = placed.file if placed else None
+            return self._store_anew(incoming, header, coerced, stored)
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
         self._tidy(incoming, placed.result)
         log_stored(incoming, placed.attributes, placed.result)
         return placed.result
 
     def _store_anew(
-        self, incoming: Incoming, header: Header, stored: StoredFile | None
+        self,
+        incoming: Incoming,
+        header: Header,
+        coerced: CoercedReception | None,
+        stored: StoredFile | None,
     ) -> StoreResult:
         """Store an object the long way; `stored` is its file if that is durable already."""
         attributes = header.attributes(incoming.request, incoming.transfer_syntax_uid)
+        coerced = coerced or CoercedReception(attributes)
         intents = demanded(incoming.session, header, incoming.request, self._clock)
-        coerced = self._coerced(incoming, header, attributes)
         if stored is None:
             stored = incoming.file.commit(attributes)
             checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
@@ -123,21 +129,18 @@ class StoreService:
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
         self._tidy(incoming, result)
         log_stored(incoming, attributes, result)
-        if not incoming.session.receiving_rules:
+        if coerced.is_unchanged:
             self._short_way.learn(incoming, header, attributes)
         return result
 
-    def _coerced(
-        self, incoming: Incoming, header: Header, attributes: ObjectAttributes
-    ) -> CoercedReception:
+    def _coerced(self, incoming: Incoming, header: Header) -> CoercedReception:
         """Return what the coercion rules for received objects make of this one."""
         session = incoming.session
-        device = session.snapshot.device
-        rules = session.receiving_rules
-        if not rules:
-            return CoercedReception(attributes)
+        attributes = header.attributes(incoming.request, incoming.transfer_syntax_uid)
         reception = session.reception(incoming.request)
-        receiver = Receiver(device, rules, reception, session.ae.title)
+        receiver = Receiver(
+            session.snapshot.device, session.receiving_rules, reception, session.ae.title
+        )
         return self._coercer.coerced(header, attributes, receiver)
 
     def _record(
@@ -155,8 +158,8 @@ class StoreService:
             attempt += 1
             was_sent = False
             try:
-                is_plain = coerced.changes is None and not coerced.pending
-                opened = self._ledger.statement if is_plain else self._ledger.transaction
+                is_one = coerced.is_unchanged
+                opened = self._ledger.statement if is_one else self._ledger.transaction
                 with opened() as tx:
                     was_sent = True
                     result = store_object(

@@ -33,7 +33,7 @@ BEGIN
     VALUES (instance_pk, p_storage, p_path, p_syntax, p_size, p_offset, p_digest);
     staged := 0;
     FOR v_intent IN SELECT value FROM jsonb_array_elements(p_intents) LOOP
-        IF NOT hold_export(v_intent, p_study_uid, p_series_uid, p_sop) THEN
+        IF NOT hold_export(v_intent, p_study_uid, p_series_uid) THEN
             PERFORM join_export(v_intent, p_study_uid, p_series_uid, p_sop);
         END IF;
         staged := staged + 1;
@@ -57,41 +57,34 @@ END $$;
 --
 -- Claims take the advisory lock for themselves; here it is shared and the task's row stays as it is, which would else
 -- be written for every object. Whoever cancels, reschedules or deletes the task at the same time comes after this one.
-CREATE OR REPLACE FUNCTION hold_export(x jsonb, p_study text, p_series text, p_sop text)
+CREATE OR REPLACE FUNCTION hold_export(x jsonb, p_study text, p_series text)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_series text := CASE WHEN x->>'entity' = 'Study' THEN NULL ELSE p_series END;
-    v_sop    text := CASE WHEN x->>'entity' = 'Instance' THEN p_sop END;
     v_wait   interval := make_interval(secs => (x->>'due_in_s')::float8);
     v_due    timestamptz := CASE WHEN v_wait > interval '0' THEN clock_timestamp() + v_wait ELSE '-infinity' END;
 BEGIN
-    IF NOT export_is_covered(x->>'exporter_id', p_study, v_series, v_sop, v_due) THEN RETURN false; END IF;
+    -- A rule for single instances has a task for nearly every object.
+    IF x->>'entity' = 'Instance' OR NOT export_is_covered(x->>'exporter_id', p_study, v_series, v_due) THEN
+        RETURN false;
+    END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtextextended((x->>'exporter_id') || ' ' || p_study, 1));
-    IF export_is_covered(x->>'exporter_id', p_study, v_series, v_sop, v_due) THEN RETURN true; END IF;
+    IF export_is_covered(x->>'exporter_id', p_study, v_series, v_due) THEN RETURN true; END IF;
     -- Two that hold the lock shared and both want it for themselves would wait for each other.
     RAISE EXCEPTION 'the task of exporter % was claimed or changed', x->>'exporter_id'
         USING ERRCODE = 'serialization_failure';
 END $$;
 
--- Whether one waiting task alone covers an entity and is not due before `p_due`.
-CREATE OR REPLACE FUNCTION export_is_covered(p_exporter text, p_study text, p_series text, p_sop text, p_due timestamptz)
+-- Whether one waiting task alone covers a study or a series of it, and is not due before `p_due`.
+CREATE OR REPLACE FUNCTION export_is_covered(p_exporter text, p_study text, p_series text, p_due timestamptz)
 RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    v_task  record;
-    v_count integer := 0;
 BEGIN
-    FOR v_task IN
-        SELECT scheduled_time >= p_due AND (
-                   series_instance_uid IS NULL
-                   OR (p_series IS NOT NULL AND (sop_instance_uid IS NULL OR p_sop IS NOT NULL))) AS suits
+    RETURN (
+        SELECT count(*) = 1
+           AND bool_and(scheduled_time >= p_due
+                        AND (series_instance_uid IS NULL OR (p_series IS NOT NULL AND sop_instance_uid IS NULL)))
         FROM task
         WHERE kind = 'EXPORT' AND status = 'SCHEDULED' AND follow_up_only
           AND exporter_id = p_exporter AND study_instance_uid = p_study
-          AND entities_overlap(series_instance_uid, sop_instance_uid, p_series, p_sop)
-        LIMIT 2
-    LOOP
-        IF NOT v_task.suits THEN RETURN false; END IF;
-        v_count := v_count + 1;
-    END LOOP;
-    RETURN v_count = 1;
+          AND entities_overlap(series_instance_uid, sop_instance_uid, p_series, NULL));
 END $$;
