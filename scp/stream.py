@@ -13,9 +13,11 @@ from typing import Final, NoReturn
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import AssociationAbortedError, PeerTimeoutError
 from archive.tls.channel import TlsSocket
-from scp.pdus import HEADER_LENGTH, PduType, longest, parse_header
+from scp.pdus import HEADER_LENGTH, PDV_HEADER_LENGTH, PduType, longest, parse_header
 
 _READ_AHEAD: Final = 65536
+_LONG_PDU: Final = 32768
+_NEXT_HEADERS: Final = HEADER_LENGTH + PDV_HEADER_LENGTH
 
 
 class PduStream:
@@ -127,7 +129,12 @@ class PduStream:
             return False
 
     def _fill(self, size: int) -> None:
-        """Read until `size` bytes from the start are in the buffer."""
+        """Read until `size` bytes from the start are in the buffer.
+
+        Behind a long PDU only the next headers are read, so that hardly anything has to be moved
+        to the front of the buffer.
+        """
+        ahead = _NEXT_HEADERS if size >= _LONG_PDU else len(self._view)
         missing = size - (self._end - self._start)
         if missing <= 0:
             return
@@ -137,7 +144,7 @@ class PduStream:
             self._move_to_front()
         deadline = None
         while missing > 0:
-            missing -= self._read_some()
+            missing -= self._read_some(missing + ahead)
             if missing > 0 and self._timeout_s is not None:
                 now = self._clock.monotonic()
                 deadline = deadline or now + self._timeout_s
@@ -146,16 +153,16 @@ class PduStream:
 
     def _move_to_front(self) -> None:
         length = self._end - self._start
-        self._view[:length] = bytes(self._view[self._start : self._end])
+        self._view[:length] = self._view[self._start : self._end]
         self._start, self._end = 0, length
 
-    def _read_some(self) -> int:
+    def _read_some(self, most: int) -> int:
         """Read what is there, waiting for the first byte, and return how much it was."""
         try:
             # The kernel forgets quick acknowledgement by itself; senders with Nagle's algorithm
             # would wait 40 ms for each object's last segment.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            count = self._socket.recv_into(self._view[self._end :])
+            count = self._socket.recv_into(self._view[self._end : self._end + most])
         except (BlockingIOError, TimeoutError):
             self._time_out()
         except OSError as error:
