@@ -69,7 +69,9 @@ def _set_up(settings_of: Callable[[], Settings], originals: list[Any]) -> None:
     loader = ChainLoader((HERE / "templates", Path(urls.settings["template_path"])))
     urls.settings["dicomq"] = services
     urls.settings["template_loader"] = loader
-    services.executor.submit(_prime, services, loader)
+    services.executor.submit(_prime, services)
+    for template in sorted((HERE / "templates" / "dicomq").glob("*.html")):
+        loader.load(f"dicomq/{template.name}")
     static = url(
         r"/dicom/static/(.*)", StaticFileHandler, {"path": HERE / "static"}, "dicomq-static"
     )
@@ -79,15 +81,13 @@ def _set_up(settings_of: Callable[[], Settings], originals: list[Any]) -> None:
     urls.handlers[:] = [*kept[:-1], *own, kept[-1]]
 
 
-def _prime(services: Services, loader: ChainLoader) -> None:
-    """Have at hand what the first visitor would wait for: configuration, numbers, templates."""
+def _prime(services: Services) -> None:
+    """Have at hand what the first visitor would wait for: configuration and numbers."""
     try:
         services.source.snapshot()
         services.start_counting()
     except DicomqError as error:
         LOGGER.warning("the pages cannot show anything yet: %s", error)
-    for template in sorted((HERE / "templates" / "dicomq").glob("*.html")):
-        loader.load(f"dicomq/{template.name}")
 
 
 def _refuse_anonymous() -> None:
