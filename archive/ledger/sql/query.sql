@@ -24,8 +24,9 @@ WHERE {conditions} {limit}
 SELECT count(*) FROM ({find}) AS found
 
 -- bounds --
--- Bounds of a statement that a peer's keys shape; compiling plans costs more than such statements take.
-SET LOCAL statement_timeout = '120s'; SET LOCAL jit = off
+-- Bounds of a statement that a peer's keys shape; compiling plans costs more than such statements take, and a plan for
+-- any pattern is a poor one for a name's beginning.
+SET LOCAL statement_timeout = '120s'; SET LOCAL jit = off; SET LOCAL plan_cache_mode = force_custom_plan
 
 -- any_of --
 {column} = ANY({values})
