@@ -14,6 +14,7 @@ from archive.ledger.reloads import following_reloads
 from workers.app import WorkerApp
 from workers.breaker import Breaker, BreakerConfig
 from workers.deadlines import Deadlines, DeadlinesConfig
+from workers.directory_metrics import DirectoryCollector
 from workers.dispatcher import Dispatcher, DispatcherConfig
 from workers.hints import HintBroker
 from workers.metrics import DispatcherMetrics, LedgerCollector, served
@@ -44,6 +45,7 @@ def _services(app: WorkerApp) -> Iterator[Services]:
     ):
         metrics = DispatcherMetrics()
         metrics.registry.register(LedgerCollector(ledger, settings.device_name))
+        metrics.registry.register(DirectoryCollector(source))
         dispatcher = Dispatcher(
             ledger,
             source,

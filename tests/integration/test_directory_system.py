@@ -29,6 +29,7 @@ from tests.fix_process import free_port, start_process
 from tests.fix_redis import RedisServer
 from tests.fix_slapd import MakeSlapd, Slapd
 from tests.fix_system import ARCHIVE, ARCHIVE_AE, System, port_change
+from tests.integration.test_engine_metrics import scrape
 from workers.commands.config import config
 
 SOON_S = 5.0
@@ -74,13 +75,14 @@ class LdapSystem(System):
     """A running dicomq that is configured by slapds."""
 
     servers: list[Slapd] = field(default_factory=list)
+    more: dict[str, str] = field(default_factory=dict)
 
     @property
     @override
     def environment(self) -> dict[str, str]:
         urls = [f"{one.url}/{one.base_dn}" for one in self.servers]
         more = {"DICOMQ_DIRECTORY": " ".join(urls), "DICOMQ_LDAP_TIMEOUT_S": "2"}
-        return {**super().environment, **more}
+        return {**super().environment, **more, **self.more}
 
     @override
     def configure(self, *ldif: str) -> None:
@@ -250,6 +252,15 @@ def test_a_bad_entry_is_set_aside_alone_and_a_reload_reaches_all(
     )
 
 
+def start_measured(system: LdapSystem, name: str) -> int:
+    """Start a process that serves metrics; return their port."""
+    port = free_port()
+    system.more["DICOMQ_METRICS_PORT"] = str(port)
+    system.start(name)
+    del system.more["DICOMQ_METRICS_PORT"]
+    return port
+
+
 def assert_nothing_starts_without_a_copy(system: LdapSystem) -> None:
     elsewhere = {"DICOMQ_DATA": str(system.directory.parent / "elsewhere")}
     celery = [str(Path(sys.executable).parent / "celery"), "-A", "workers"]
@@ -267,7 +278,8 @@ def assert_nothing_starts_without_a_copy(system: LdapSystem) -> None:
 
 
 def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmtk: Dcmtk) -> None:
-    system = make_system("scp-0", "dispatcher", "export", servers=2)
+    system = make_system("scp-0", "export", servers=2)
+    metrics = start_measured(system, "dispatcher")
     monitor = flower(system)
     peer = dcmtk.storescp()
     for slapd in system.servers:
@@ -286,6 +298,7 @@ def test_frozen_and_killed_servers_hold_nothing_up(make_system: MakeSystem, dcmt
         what="every process to say that the directory is away",
     )
     assert "The directory is unreachable" in monitor.ask("/dicom").body
+    assert scrape(metrics)("dicomq_directory_up") == 0
     for slapd in system.servers:
         slapd.kill()
     assert_nothing_starts_without_a_copy(system)

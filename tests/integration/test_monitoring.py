@@ -11,8 +11,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from archive.configuration.settings import Settings
+from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from tests.fix_process import ROOT, missing
+from workers.directory_metrics import DirectoryCollector
 from workers.metrics import DispatcherMetrics, LedgerCollector, WorkerMetrics
 
 RULES = ROOT / "deploy" / "compose" / "prometheus" / "alerts.yml"
@@ -39,10 +42,12 @@ def asked(expression: str) -> set[str]:
 
 
 @pytest.fixture
-def served(ledger: Ledger) -> dict[str, set[str]]:
+def served(ledger: Ledger, tmp_path: Path) -> dict[str, set[str]]:
     """Labels by name of each sample that a dispatcher and a worker serve."""
     registry = CollectorRegistry()
     registry.register(LedgerCollector(ledger, "d"))
+    settings = Settings.from_environment({"DICOMQ_DATA": str(tmp_path)})
+    registry.register(DirectoryCollector(open_source(settings)))
     found: dict[str, set[str]] = {}
     for each in (WorkerMetrics().registry, DispatcherMetrics().registry, registry):
         for family in each.collect():
@@ -90,6 +95,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         missing("promtool is not installed (apt-get install prometheus)")
     cases = {
         "LedgerUnreachable": 'dicomq_ledger_up{instance="a"}: 0x20',
+        "DirectoryUnreachable": "dicomq_directory_up: 0x20",
         "QueueStalled": 'dicomq_queue_oldest_due_seconds{queue="Q"}: 900x20',
         "DestinationUnreachable": (
             'dicomq_destination_paused{destination="D",cause="unreachable"}: 1x20'
