@@ -262,7 +262,9 @@ def test_objects_of_many_threads_and_a_worker(way: Way) -> None:
 
 def test_a_connection_that_ends_is_replaced(way: Way) -> None:
     assert way.short(1) is not None
-    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    end = (
+        "SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
     here = f"{end} AND datname = current_database() AND backend_type = 'client backend'"
     rows(way.ledger, here)
     assert way.short(2) is not None
