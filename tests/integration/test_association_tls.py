@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from archive.configuration.descriptors import Connection
 from archive.errors import PeerError, TlsHandshakeError, TlsMaterialError
+from archive.model.task import Failure, TaskStatus
 from archive.tls.terms import TlsTerms
 from tests.fix_dcmtk import Dcmtk
+from tests.fix_export import PROMPT, ExportBench, exporter, local_ae, remote_ae
 from tests.fix_objects import bundled, encoded_dataset
 from tests.fix_orthanc import Orthanc
 from tests.fix_process import Spawn, free_port, listens, missing, wait_until
@@ -219,6 +222,30 @@ def test_orthanc_in_both_directions(
     assert tls_site.site.count("instance") == 1
     stranger = pki.terms(key=pki.stranger.both, versions=("TLSv1.2",))
     assert "does not trust our certificate" in str(_failure(_route(peer.port, stranger)))
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_an_export_goes_over_tls_or_waits(
+    bench: ExportBench, tls_peer: Callable[..., int], pki: Pki, is_trusted: bool
+) -> None:
+    suites = ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",)
+    terms = pki.terms() if is_trusted else pki.terms(trust=pki.strange_authority.file)
+    ours = dataclasses.replace(PROMPT, name="tls", tls_cipher_suites=suites, tls=terms)
+    theirs = Connection("tls", "localhost", tls_peer(), tls_cipher_suites=suites)
+    plain = Connection("dicom", "127.0.0.1", 1)
+    bench.add(
+        exporter(),
+        local_ae(connections=(PROMPT, ours)),
+        remote_ae("STORESCP", 1, connections=(plain, theirs)),
+    )
+    bench.store(bundled("CT_small.dcm"))
+    outcome = bench.perform(bench.export_task("1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"))
+    if is_trusted:
+        assert outcome.status is TaskStatus.COMPLETED
+        return
+    assert (outcome.status, outcome.failure) == (TaskStatus.FAILED, Failure.TRANSIENT)
+    assert outcome.unreached
+    assert "no authority that we trust" in outcome.message
 
 
 def test_a_missing_key_is_named(pki: Pki, tmp_path: Path) -> None:
