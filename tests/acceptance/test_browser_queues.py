@@ -131,6 +131,42 @@ def test_page_follows_without_reload(
     visit.keep(page, "task")
 
 
+@pytest.mark.usefixtures("ian_tasks")
+def test_everything_by_keyboard(monitor: Monitor, visit: Visit) -> None:
+    page = visit.open(monitor, "/dicom/queues")
+    page.get_by_label("Remote AE").focus()
+    page.keyboard.type("IANSCP")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("RemoteAET=IANSCP"))
+    page.get_by_role("link", name="Status").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("orderby=-status"))
+    header = page.get_by_role("columnheader", name="Status")
+    expect(header).to_have_attribute("aria-sort", "descending")
+
+    page.get_by_role("button", name="All actions").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#dq-dialog")).to_be_visible()
+    assert page.evaluate("document.querySelector('#dq-dialog').contains(document.activeElement)")
+    page.keyboard.press("Escape")
+    expect(page.locator("#dq-dialog")).to_be_hidden()
+    page.get_by_role("button", name="Reschedule task").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(re.compile(r"Task \d+ rescheduled"))).to_be_visible()
+
+
+def test_pages_say_when_the_server_is_away(monitor: Monitor, visit: Visit) -> None:
+    page = visit.open(monitor, "/dicom")
+    expect(page.get_by_text("Nothing. No task failed")).to_be_visible()
+    page.goto(f"{monitor.url}/dicom/queues")
+    expect(page.get_by_text("No task matches.")).to_be_visible()
+    monitor.process.stop()
+    expect(page.get_by_text("No answer; what is shown may be old")).to_be_visible()
+    visit.keep(page, "away")
+
+
 def test_viewer_is_refused(
     monitor: Monitor, ledger: Ledger, ian_tasks: list[int], visit: Visit
 ) -> None:
