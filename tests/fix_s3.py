@@ -4,6 +4,8 @@ It is the one server of its kind in Debian: what it has acknowledged lies on the
 be killed and started again.
 """
 
+import os
+import pwd
 import shutil
 import subprocess
 import textwrap
@@ -101,7 +103,11 @@ class S3Server:
         (self.directory / "swift.conf").write_text(textwrap.dedent(_SWIFT))
         for kind, port in self.ports.items():
             text = (_PROXY if kind == "proxy" else _SERVER).format(
-                directory=self.directory, port=port, kind=kind, user="root", credential=CREDENTIAL
+                directory=self.directory,
+                port=port,
+                kind=kind,
+                user=pwd.getpwuid(os.geteuid()).pw_name,
+                credential=CREDENTIAL,
             )
             (self.directory / f"{kind}.conf").write_text(textwrap.dedent(text))
         pairs = [str(part) for kind in KINDS[:-1] for part in (kind, self.ports[kind])]
