@@ -30,6 +30,8 @@ class CommitmentRow:
     remote_aet: str
     status: str
     study_instance_uid: str
+    series_instance_uid: str | None
+    sop_instance_uid: str | None
     batch_id: str | None
     device_name: str
     num_instances: int

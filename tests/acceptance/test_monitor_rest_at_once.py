@@ -100,6 +100,7 @@ def test_commitment_at_once(
     assert {each.sop_instance_uid for each in request.references} == set(held.files)
     [pending] = rest.get(f"/stgcmt?studyUID={held.study_instance_uid}")
     assert (pending["status"], pending["requested"]) == ("PENDING", 2)
+    assert "seriesUID" not in pending
     assert _reported(rest, request) == 0x0000
     assert [each["status"] for each in rest.get("/stgcmt?status=COMPLETED")] == ["COMPLETED"]
 

@@ -96,6 +96,8 @@ def _commitment(row: CommitmentRow) -> dict[str, object]:
             "transactionUID": row.transaction_uid,
             "status": row.status,
             "studyUID": row.study_instance_uid,
+            "seriesUID": row.series_instance_uid,
+            "objectUID": row.sop_instance_uid,
             "exporterID": row.exporter_id,
             "RemoteAET": row.remote_aet,
             "taskID": row.task_pk,

@@ -24,16 +24,17 @@ WHERE updated_time >= clock_timestamp() - make_interval(secs => %(since_s)s)
 GROUP BY 1, 2 ORDER BY 1, 2;
 
 -- commitments --
--- A page of requests for commitment, latest change first.
-SELECT pk, transaction_uid, task_fk, exporter_id, remote_aet, status, study_instance_uid, batch_id, device_name,
-       num_instances, num_committed, num_failed, requested_time, coalesce(reported_time, accepted_time, requested_time)
-FROM commitment
-WHERE (%(status)s::text IS NULL OR status = %(status)s)
-      AND (%(study)s::text IS NULL OR study_instance_uid = %(study)s)
-      AND (%(exporter_id)s::text IS NULL OR exporter_id = %(exporter_id)s)
-      AND (%(batch_id)s::text IS NULL OR batch_id = %(batch_id)s)
-      AND (%(task_pk)s::bigint IS NULL OR task_fk = %(task_pk)s)
-ORDER BY coalesce(reported_time, accepted_time, requested_time) DESC, pk DESC
+-- A page of requests for commitment, latest change first; what was asked for stands in the task, while there is one.
+SELECT c.pk, c.transaction_uid, c.task_fk, c.exporter_id, c.remote_aet, c.status, c.study_instance_uid,
+       t.series_instance_uid, t.sop_instance_uid, c.batch_id, c.device_name, c.num_instances, c.num_committed,
+       c.num_failed, c.requested_time, coalesce(c.reported_time, c.accepted_time, c.requested_time)
+FROM commitment c LEFT JOIN task t ON t.pk = c.task_fk
+WHERE (%(status)s::text IS NULL OR c.status = %(status)s)
+      AND (%(study)s::text IS NULL OR c.study_instance_uid = %(study)s)
+      AND (%(exporter_id)s::text IS NULL OR c.exporter_id = %(exporter_id)s)
+      AND (%(batch_id)s::text IS NULL OR c.batch_id = %(batch_id)s)
+      AND (%(task_pk)s::bigint IS NULL OR c.task_fk = %(task_pk)s)
+ORDER BY coalesce(c.reported_time, c.accepted_time, c.requested_time) DESC, c.pk DESC
 OFFSET %(offset)s LIMIT %(limit)s;
 
 -- delete_commitments --
