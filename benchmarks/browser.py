@@ -97,11 +97,10 @@ def bulk(page: "Page", monitor: Monitor, operation: str, status: str, *, stop: b
     page.evaluate(WATCH)
     started = time.perf_counter()
     page.locator("#dq-dialog-ok").click()
-    seen: set[str] = set()
+    seen: set[object] = set()
     result = page.locator("#dq-bulk-result")
     while not result.is_visible():
-        progress = page.locator("progress").get_attribute("value", timeout=500)
-        seen.add(progress or "")
+        seen.add(page.evaluate("document.querySelector('progress')?.value ?? ''"))
         if stop and len(seen) > 2:  # noqa: PLR2004 - it is under way
             page.get_by_role("button", name="Stop", exact=True).click()
             stop = False
