@@ -4,11 +4,14 @@ import signal
 
 import pytest
 
-from archive.ledger import tasks
-from archive.model.task import TaskStatus
+from archive.ledger import commitments, tasks
+from archive.model.commitment import Report, ReportedInstance, SopReference, report_dataset
+from archive.model.task import CommitmentDetails, NewTask, TaskKind, TaskStatus
 from tests.fix_engine import Engine, overlap
-from tests.fix_process import RunningProcess, wait_until
-from tests.fix_scp import Site, small_dataset
+from tests.fix_peer import CommitmentScu, send_report
+from tests.fix_process import RunningProcess, free_port, wait_until
+from tests.fix_scp import SECONDARY_CAPTURE, Site, small_dataset
+from tests.fix_system import DEVICES, port_change
 
 COMPLETED = TaskStatus.COMPLETED
 SIGNALS = ["KILL", "TERM", "INT"]
@@ -74,3 +77,46 @@ def test_scp(site: Site, step: str, name: str) -> None:
         peer.release()
     assert site.count("instance") == 1
     wait_until(lambda: len(site.files()) == 1, what="files and rows to agree")
+
+
+@pytest.fixture
+def reporting(site: Site) -> Site:
+    """A site whose directory says where STORESCP takes reports."""
+    site.configure(port_change(f"cn=dicom,dicomDeviceName=storescp,{DEVICES}", free_port()))
+    return site
+
+
+def test_scp_killed_before_it_answers_a_request_for_commitment(reporting: Site) -> None:
+    dying = reporting.start(DICOMQ_CHECKPOINT="scp.commitment-requested:KILL")
+    scu, references = CommitmentScu("STORESCP"), [SopReference(SECONDARY_CAPTURE, SOP)]
+    assert scu.ask(reporting.port, references, "1.2.3") is None
+    await_end(dying, "KILL")
+    reporting.start()
+    assert scu.ask(reporting.port, references, "1.2.4") == 0x0000
+    with reporting.ledger.statement() as tx:
+        rows = tx.execute("SELECT transaction_uid FROM stgcmt_scp_task ORDER BY task_fk").fetchall()
+    assert rows == [("1.2.3",), ("1.2.4",)]  # both are reported, the requester may ignore one
+
+
+def test_scp_killed_before_it_answers_a_report(site: Site) -> None:
+    dying = site.start(DICOMQ_CHECKPOINT="scp.commitment-reported:KILL")
+    with site.peer() as peer:
+        peer.associate()
+        assert peer.store(SOP, small_dataset(SOP)).status == 0
+        peer.release()
+    new = NewTask(
+        *(TaskKind.STGCMT_SCU, "StgCmtSCU", "dcm4chee-arc", "DCM4CHEE", "STGCMTSCP", "1.2.3.4"),
+        commitment=CommitmentDetails(),
+    )
+    with site.ledger.transaction() as tx:
+        task = tasks.get(tx, tasks.stage(tx, new, actor="test"))
+        instances = commitments.to_request(tx, task)
+        commitments.open_request(tx, task, "1.2.9", instances=instances, rung=1, retrieve_aet=None)
+    report = report_dataset(Report("1.2.9", (ReportedInstance(SECONDARY_CAPTURE, SOP),)))
+    assert send_report(site.port, report) is None
+    await_end(dying, "KILL")
+    site.start()
+    assert send_report(site.port, report) == 0x0000
+    with site.ledger.statement() as tx:
+        (found,) = commitments.of_study(tx, "1.2.3.4")
+    assert (found.status, found.num_committed, found.reports) == ("COMPLETED", 1, 2)

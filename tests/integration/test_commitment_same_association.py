@@ -226,6 +226,38 @@ def test_killed_listening_process_leaves_the_report_to_the_worker(
     assert (len(peer.reports), len(listening.reports)) == (0, 1)
 
 
+def test_listening_process_that_took_the_report_and_went_is_not_waited_for(
+    archive: Archive, commitment_scu: Callable[..., CommitmentScu]
+) -> None:
+    listening = reachable(archive, commitment_scu)
+    peer = CommitmentScu("STORESCP")
+
+    def take_and_go(_association: Association) -> None:
+        archive.site.stop()
+        working.append(Working(archive))
+        wait_until(lambda: _offered(archive), what="the offer")
+        with archive.site.ledger.transaction() as tx:
+            (pk,) = tx.execute("SELECT task_fk FROM stgcmt_scp_task").fetchone() or (0,)
+            assert report_offers.take(tx, pk) is not None
+            tx.execute(
+                "UPDATE stgcmt_scp_task SET taken_time = taken_time - make_interval(secs => %s)",
+                [report_offers.ANSWER_S + 1],
+            )
+
+    working: list[Working] = []
+    peer.ask(archive.site.port, archive.references, "1.2.3", then=take_and_go)
+    outcome = working[0].result()
+    assert isinstance(outcome, Outcome)
+    assert outcome.status is TaskStatus.COMPLETED
+    assert (len(peer.reports), len(listening.reports)) == (0, 1)
+
+
+def _offered(archive: Archive) -> bool:
+    with archive.site.ledger.statement() as tx:
+        row = tx.execute("SELECT report IS NOT NULL FROM stgcmt_scp_task").fetchone()
+    return bool(row and row[0])
+
+
 def test_nobody_to_report_to_after_the_association(archive: Archive) -> None:
     CommitmentScu("NOBODY").ask(archive.site.port, archive.references, "1.2.3")
     wait_until(lambda: not _held(archive), what="the end of the hold")
