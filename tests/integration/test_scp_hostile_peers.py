@@ -4,6 +4,7 @@ import struct
 
 import pytest
 
+from archive.storage.incoming import BUFFERED_BYTES
 from scp.pdus import PduType, encode_command, encode_fragment
 from tests.fix_process import wait_until
 from tests.fix_scp import (
@@ -20,6 +21,8 @@ from tests.fix_scp import (
 from tests.fix_system import ARCHIVE
 
 SOP = "1.2.3.4.1.7"
+LONG = BUFFERED_BYTES // 16000 + 1
+"""Fragments of 16 000 bytes that do not stay in memory."""
 
 
 def assert_works(site: Site) -> None:
@@ -109,7 +112,7 @@ def test_violation_between_messages(scp: Site, data: bytes) -> None:
 @pytest.mark.parametrize("ending", ["abort", "close", "reset"])
 def test_end_inside_an_object_leaves_nothing(scp: Site, ending: str) -> None:
     with scp.peer() as peer:
-        _begun(peer).send(PIECE)
+        _begun(peer).send(PIECE + encode_fragment(1, bytes(16000), control=0) * LONG)
         wait_until(lambda: len(scp.files()) == 1, what="the temporary file")
         if ending == "abort":
             peer.send(struct.pack(">BxLL", PduType.A_ABORT, 4, 0))
