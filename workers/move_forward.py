@@ -305,26 +305,35 @@ class _Passage:
             state = forwards.state(tx, flight.pk)
         if state.result is None or not state.is_over:
             return None
-        result, progress = state.result, self._job.progress
+        result = state.result
+        if state.entity_key == self._identifier.entity_key:
+            self._count_missing(result, len(feed.arrived))
+        elif not self._forward.expected:  # its counters are those of somebody who wants more
+            self._job.progress.expect(self._forward.remote_aet, len(feed.arrived))
+        return result
+
+    def _count_missing(self, result: RetrieveResult, arrived: int) -> None:
+        """Count as failed what the other archive counts and that is not here."""
+        progress, counts = self._job.progress, result.counts
         failed = tuple(
             uid
             for uid in result.failed_sop_instance_uids
             if uid not in self.came and uid not in self._sent_from_here
         )
         progress.name_failed(failed)
-        done = result.counts.completed + result.counts.warning
+        done = counts.completed + counts.warning
         self.missing = max(0, done - len(self.came))
-        if not self._forward.expected:
-            unnamed = result.counts.failed - len(result.failed_sop_instance_uids)
-            lost = len(failed) + max(0, unnamed) + self.missing
-            progress.expect(self._forward.remote_aet, len(feed.arrived) + lost)
-            progress.failed_unnamed(lost)
-            if self.missing:
-                progress.problem(
-                    f"{self._forward.remote_aet} counted {done} objects as delivered, "
-                    f"{len(self.came)} arrived"
-                )
-        return result
+        if self._forward.expected:
+            return
+        unnamed = counts.failed - len(result.failed_sop_instance_uids)
+        lost = len(failed) + max(0, unnamed) + self.missing
+        progress.expect(self._forward.remote_aet, arrived + lost)
+        progress.failed_unnamed(lost)
+        if self.missing:
+            progress.problem(
+                f"{self._forward.remote_aet} counted {done} objects as delivered, "
+                f"{len(self.came)} arrived"
+            )
 
 
 def _broken(last: RetrieveResult | None, error: PeerError) -> RetrieveResult:

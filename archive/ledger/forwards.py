@@ -73,10 +73,13 @@ class FlightState:
     result
         Its latest counters and, when over, its final status; None when it was given up without
         one and has to be sent again.
+    entity_key
+        What it asks for; those who joined may want less.
     """
 
     is_over: bool
     result: RetrieveResult | None
+    entity_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,4 +170,4 @@ def state(tx: Transaction, forward_pk: int) -> FlightState:
     result = RetrieveResult(
         row["status"] or 0, counts, tuple(row["failed_sop_instance_uids"]), row["error_comment"]
     )
-    return FlightState(row["ended"], result)
+    return FlightState(row["ended"], result, row["entity_key"])

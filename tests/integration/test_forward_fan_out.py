@@ -2,8 +2,10 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.fix_move import THROUGH, MoveSite, MoveTalk
+from tests.fix_objects import generate_studies
 from tests.fix_peer import StoreScp
 from tests.fix_process import wait_until
 
@@ -80,6 +82,37 @@ def test_a_series_joins_the_flight_of_its_study(moves: MoveSite) -> None:
     assert len(whole.received_uids()) == 4
     assert sorted(part.received_uids()) == sorted(u for u in study.files if u.startswith(series))
     assert len(archive.talks) == 1
+
+
+def test_a_series_joins_the_flight_of_an_unknown_study(moves: MoveSite, tmp_path: Path) -> None:
+    """The counters of the flight are those of the study."""
+    moves.set(dcmFallbackCMoveSCP="QRSCP", dcmFallbackCMoveSCPDestination="DCM4CHEE")
+    whole, part = start_peer(moves, "STORESCP"), start_peer(moves, "SECOND")
+    (study,) = generate_studies(tmp_path / "o", studies=1, series=2, instances=2, root="1.2.7.5")
+    files = list(study.files.values())
+
+    def when_both_wait(talk: MoveTalk) -> None:
+        talk.send(files[:1])
+        talk.wait(lambda: followers(moves) == 2, "two retrieves")
+        talk.deliver(files)
+
+    archive = moves.archive(when_both_wait)
+    series = f"{study.study_instance_uid}.2"
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(moves.client("A").study, study)
+        wait_until(lambda: archive.talks, what="the forwarded C-MOVE")
+        second = pool.submit(
+            moves.client("B").move,
+            "SECOND",
+            QueryRetrieveLevel="SERIES",
+            StudyInstanceUID=study.study_instance_uid,
+            SeriesInstanceUID=series,
+        )
+        answers = [(each.result().status, each.result().counts) for each in (first, second)]
+    assert answers == [(0, (None, 4, 0, 0)), (0, (None, 2, 0, 0))]
+    assert len(whole.received_uids()) == 4
+    assert sorted(part.received_uids()) == sorted(u for u in study.files if u.startswith(series))
+    assert (len(archive.talks), archive.errors) == (1, [])
 
 
 def test_the_others_ask_again_when_the_first_gives_up(moves: MoveSite) -> None:

@@ -95,7 +95,7 @@ SELECT pg_notify('dicomq_arrival', pk::text) FROM ended;
 -- forward_state --
 -- How a forwarded C-MOVE stands, for those who joined it.
 SELECT f.ended_time IS NOT NULL AS ended, forward_is_alive(f) AS alive, f.remaining, f.completed, f.failed, f.warning,
-       f.status, f.error_comment, f.failed_sop_instance_uids
+       f.status, f.error_comment, f.failed_sop_instance_uids, f.entity_key
 FROM move_forward f WHERE f.pk = %(forward_pk)s;
 
 -- purge_study --
