@@ -16,8 +16,8 @@ from archive.ledger.gates import Gate
 from archive.model.commitment import SopReference, report_dataset
 from tests.fix_objects import Study, generate_studies
 from tests.fix_peer import CommitmentScp, CommitmentScu, StoreScp, echo, send_report
-from tests.fix_process import wait_until
-from tests.fix_system import DEVICES, System, port_change
+from tests.fix_process import start_process, wait_until
+from tests.fix_system import ARCHIVE, DEVICES, System, port_change
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 DEVICE = "dcm4chee-arc"
@@ -148,4 +148,41 @@ def test_nothing_is_lost_between_request_and_report(
         (done,) = commitments.of_study(tx, study.study_instance_uid)
     assert (done.transaction_uid, done.status) == (request.transaction_uid, "COMPLETED")
     assert (done.num_committed, done.accepted_time is not None) == (4, True)
+    assert {task.status for task in system.tasks()} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize(
+    ("step", "requests"), [("commitment.opened", 1), ("commitment.answered", 2)]
+)
+def test_worker_killed_before_and_after_the_request(
+    system: System,
+    step: str,
+    requests: int,
+    store_scp: Callable[..., StoreScp],
+    commitment_scp: Callable[..., CommitmentScp],
+    tmp_path: Path,
+) -> None:
+    destination, keeper = store_scp(), commitment_scp()
+    queue = f"dn: dcmQueueName=StgCmtSCU,{ARCHIVE}\nchangetype: modify\nreplace: dcmRetryDelay\n"
+    system.configure(
+        PEER.format(devices=DEVICES, port=keeper.port), f"{queue}dcmRetryDelay: PT0.1S\n"
+    )
+    command, _ = system._commands()["commit"]  # noqa: SLF001 - started with a variable of its own
+    environment = {**system.environment, "DICOMQ_CHECKPOINT": f"{step}:KILL"}
+    dying = start_process(command, log=tmp_path / "dying.log", env=environment)
+    system.export_to(destination.port, more=[f"dcmStgCmtSCP: {keeper.title}"])
+    (study,) = generate_studies(tmp_path / "objects", studies=1, instances=2)
+    system.store_all(study.files)
+    wait_until(lambda: not dying.is_alive(), deadline_s=60, what="the worker's end")
+    system.start("commit")
+    received = keeper.wait_for(requests)
+    system.wait_until_idle()
+    assert len({each.transaction_uid for each in received}) == len(keeper.received) == requests
+    for each in received:
+        assert send_report(system.port, report_dataset(each.report())) == 0x0000
+    with system.ledger.statement() as tx:
+        found = commitments.of_study(tx, study.study_instance_uid)
+    by_uid = {each.transaction_uid: each.status for each in found}
+    assert {by_uid[each.transaction_uid] for each in received} == {"COMPLETED"}
+    assert found[-1].accepted_time is not None
     assert {task.status for task in system.tasks()} == {"COMPLETED"}
