@@ -139,7 +139,7 @@ class ScpServer:
 
     def _live(self) -> list[StoreAssociation]:
         """Return the associations with a connection, negotiated or not."""
-        listeners = (self._listener, *self._tls_ports.listeners.values())
+        listeners = (self._listener, *self._tls_ports.listeners)
         threads = [each for one in listeners for each in one.active_associations]
         return [cast("StoreAssociation", each) for each in threads if each.dul.is_alive()]
 

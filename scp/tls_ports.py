@@ -45,7 +45,13 @@ class TlsPorts:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scp-tls-ports", daemon=True)
         self._failed: dict[int, str] = {}
-        self.listeners: dict[int, TlsListener] = {}
+        self._listeners: dict[int, TlsListener] = {}
+        self._closed: list[TlsListener] = []
+
+    @property
+    def listeners(self) -> tuple[TlsListener, ...]:
+        """Every listener that may have associations, closed ones too."""
+        return (*self._listeners.values(), *self._closed)
 
     def start(self) -> None:
         """Open the ports, and keep them as the directory says.
@@ -65,7 +71,7 @@ class TlsPorts:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        for listener in self.listeners.values():
+        for listener in self._listeners.values():
             listener.stop()
 
     def reconcile(self) -> None:
@@ -78,12 +84,14 @@ class TlsPorts:
             for each in acceptor_connections(self._snapshot())
             if each.is_tls and each.port and each.port != self._main.configured_port
         }
-        for port in [port for port in self.listeners if port not in wanted]:
-            self.listeners.pop(port).stop()
+        for port in [port for port in self._listeners if port not in wanted]:
+            closed = self._listeners.pop(port)
+            closed.stop()
+            self._closed.append(closed)
             log_event(_log, telemetry.TLS_PORT, port=port, message="closed")
         self._connections.update(wanted)
         for port, connection in wanted.items():
-            if port not in self.listeners:
+            if port not in self._listeners:
                 self._open(port, connection)
 
     def _run(self) -> None:
@@ -103,7 +111,7 @@ class TlsPorts:
             self._failed[port] = reason
             return
         self._failed.pop(port, None)
-        self.listeners[port] = listener
+        self._listeners[port] = listener
         listener.start()
         log_event(_log, telemetry.TLS_PORT, port=port, host=host, message="listening")
         self._check(port, connection)
