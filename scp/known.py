@@ -15,7 +15,7 @@ from typing import Final
 from archive import telemetry
 from archive.clock import Clock
 from archive.configuration.export_rules import demanded_exports
-from archive.errors import LedgerConflictError, LedgerError, LedgerUnavailableError
+from archive.errors import LedgerError, LedgerUnavailableError
 from archive.ledger.connection import Ledger
 from archive.ledger.known_series import (
     CommonParameters,
@@ -149,11 +149,11 @@ class ShortWay:
         _make_durable(file, writing)
         try:
             return writing.commit()
-        except LedgerConflictError:
-            return None
         except LedgerUnavailableError:
             file.leave()  # it may be committed all the same: the next sweep finds out
             raise
+        except LedgerError:
+            return None  # its series may just be going: the long way succeeds, or says why not
 
     def learn(self, incoming: Incoming, header: Header, attributes: ObjectAttributes) -> None:
         """Remember the series of an object that was stored with exactly `attributes`."""
