@@ -24,6 +24,7 @@ from archive.model.retrieval import (
     SubOperations,
     identifier_dataset,
 )
+from archive.tls.channel import TlsSocket
 from workers import dimse
 from workers.association import AcceptedContext, Association
 from workers.contexts import EXPLICIT_VR_LE, IMPLICIT_VR_LE, ProposedContext
@@ -182,12 +183,20 @@ class _Exchange:
                         raise self._broken()
                     if (result := self._responses.feed(pdu)) is not None:
                         return result
-                if not self._poll.poll(1000 * timeout_s):
+                if not self._is_readable(timeout_s):
                     return None
                 self._receive()
         except InvalidMessageError as error:
             msg = f"{self._association.route} broke the protocol: it sent {error}"
             raise InvalidMessageError(msg) from error
+
+    def _is_readable(self, timeout_s: float) -> bool:
+        """Wait for something to read; what TLS says for itself is nothing."""
+        secure = self._socket if isinstance(self._socket, TlsSocket) else None
+        if secure is not None and secure.is_readable():
+            return True
+        is_ready = bool(self._poll.poll(1000 * timeout_s))
+        return is_ready and (secure is None or secure.is_readable())
 
     def _receive(self) -> None:
         try:
