@@ -5,11 +5,30 @@ costs each process a third of its memory and of the time that it takes to start,
 child process that transcodes (`workers.transcoding`) ever uses them.
 """
 
-import importlib
 import multiprocessing
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
-_DECODERS = ("gdcm", "jpeg_ls", "libjpeg", "numpy", "openjpeg", "pylibjpeg", "rle")
+from typing_extensions import override
+
+DECODERS = frozenset({"gdcm", "jpeg_ls", "libjpeg", "numpy", "openjpeg", "pylibjpeg", "rle"})
+
+
+class _LeaveOut(MetaPathFinder):
+    """Finds no decoder, as if none were installed."""
+
+    @override
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        """Refuse a decoder; leave every other module to the finders that follow."""
+        if fullname in DECODERS:
+            msg = f"{fullname} is left out of processes that do not decode pixel data"
+            raise ModuleNotFoundError(msg, name=fullname)
+        return None
 
 
 def leave_out_decoders() -> None:
@@ -18,11 +37,4 @@ def leave_out_decoders() -> None:
     Nothing happens in a process that another one spawned in order to decode.
     """
     if multiprocessing.parent_process() is None:
-        absent = [name for name in _DECODERS if name not in sys.modules]
-        for name in absent:
-            # what the import system does with None: ImportError, as if it were not installed
-            sys.modules[name] = None  # type: ignore[assignment] # missing in typeshed
-        importlib.import_module("pydicom")
-        importlib.import_module("pynetdicom")
-        for name in absent:  # psycopg takes the None of NumPy for the module
-            del sys.modules[name]
+        sys.meta_path.insert(0, _LeaveOut())

@@ -28,6 +28,7 @@ from pydicom.uid import UID
 from archive.errors import DatasetError
 
 TIME_LIMIT_S = 600.0
+START_LIMIT_S = 60.0
 MEMORY_LIMIT_BYTES = 4 << 30
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
@@ -44,7 +45,7 @@ class Transcoder:
     Parameters
     ----------
     time_limit_s
-        Seconds per object.
+        Seconds per object; the start of the child does not count.
     """
 
     def __init__(self, time_limit_s: float = TIME_LIMIT_S) -> None:
@@ -53,6 +54,7 @@ class Transcoder:
         self._stack = contextlib.ExitStack()
         self._directory: Path | None = None
         self._child: tuple[BaseProcess, Connection] | None = None
+        self._is_new = False
         self._count = 0
 
     @property
@@ -108,6 +110,12 @@ class Transcoder:
         """Have the child do a job; return what went wrong."""
         process, connection = self._child or self._start()
         try:
+            if self._is_new and not connection.poll(START_LIMIT_S):
+                self._discard()
+                return f"the decoder did not start within {START_LIMIT_S:g} s"
+            if self._is_new:
+                connection.recv_bytes()  # its greeting
+                self._is_new = False
             connection.send_bytes(json.dumps(job).encode())
             if connection.poll(self._time_limit_s):
                 return str(json.loads(connection.recv_bytes())["problem"] or "") or None
@@ -126,6 +134,7 @@ class Transcoder:
         process.start()
         theirs.close()
         self._child = (process, ours)
+        self._is_new = True
         self._stack.callback(self._discard)
         return self._child
 
@@ -144,6 +153,7 @@ def _serve(connection: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     warnings.simplefilter("ignore")
     with contextlib.suppress(EOFError):
+        connection.send_bytes(b"ready")
         while True:
             job = json.loads(connection.recv_bytes())
             problem = _attempt(Path(job["source"]), Path(job["target"]), job["syntax"])
