@@ -26,6 +26,7 @@ from tests.fix_redis import RedisServer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+DEADLINE_MS = 20_000
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -189,8 +190,9 @@ def chromium() -> Iterator["Browser"]:
     """Debian's Chromium, driven by Playwright."""
     if not CHROMIUM.exists():
         missing("no chromium (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where it is used
+    from playwright.sync_api import expect, sync_playwright  # noqa: PLC0415 - only where it is used
 
+    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=list(CHROMIUM_OPTIONS)
@@ -218,7 +220,7 @@ class Visit:
             http_credentials={"username": name, "password": password} if user else None,
         )
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(DEADLINE_MS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.goto(f"{monitor.url}{path}")
         return page

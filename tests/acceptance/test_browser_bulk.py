@@ -78,6 +78,30 @@ def test_hidden_progress_ends_in_a_message(
 
 
 @pytest.mark.usefixtures("many_tasks")
+def test_live_update_leaves_alone_what_did_not_change(
+    monitor: Monitor, ledger: Ledger, visit: Visit
+) -> None:
+    """Rows come, go and change places; the focus and selected text of a row stay."""
+    page = visit.open(monitor, "/dicom/queues?queue=Export&orderby=taskID&limit=25")
+    row = page.locator("tr[data-task='2']")
+    row.get_by_role("button", name="Cancel task 2").focus()
+    row.locator(".dq-uid a").evaluate("each => getSelection().selectAllChildren(each)")
+    row.evaluate("each => { each.mark = 'the same'; }")
+    with ledger.transaction() as tx:
+        tx.execute("DELETE FROM task WHERE pk = 1")
+        tx.execute("UPDATE task SET status = 'CANCELED', end_time = now() WHERE pk = 3")
+
+    expect(page.locator("tr[data-task='1']")).to_have_count(0)
+    expect(page.locator("tr[data-task='3']")).to_contain_text("CANCELED")
+    expect(page.locator("tr[data-task='26']")).to_be_visible()
+    rows = page.locator("#dq-tasks tbody tr").evaluate_all("all => all.map(e => e.dataset.task)")
+    assert rows == [str(pk) for pk in range(2, 27)]
+    assert row.evaluate("each => each.mark") == "the same"
+    assert page.evaluate("getSelection().toString()") == "1.2.2"
+    expect(row.get_by_role("button", name="Cancel task 2")).to_be_focused()
+
+
+@pytest.mark.usefixtures("many_tasks")
 def test_live_update_blocks_nothing(monitor: Monitor, ledger: Ledger, visit: Visit) -> None:
     """Rows change while the page of 200 rows is live: it is drawn anew without a long stop."""
     page = visit.open(monitor, "/dicom/queues?queue=Export&limit=200")

@@ -53,9 +53,11 @@ def select_ian_tasks(page: "Page") -> None:
     page.get_by_role("button", name="Search").click()
     expect(page).to_have_url(re.compile("queue=IANSCU"))
     expect(page.locator("#dq-tasks tbody tr")).to_have_count(IAN_TASKS)
+    page.wait_for_load_state()  # buttons work from then on
 
 
 def choose_bulk(page: "Page", name: str) -> None:
+    page.wait_for_load_state()
     page.get_by_role("button", name="All actions").click()
     page.get_by_role("button", name=name).click()
 
@@ -143,6 +145,7 @@ def test_everything_by_keyboard(monitor: Monitor, visit: Visit) -> None:
     expect(page).to_have_url(re.compile("orderby=-status"))
     header = page.get_by_role("columnheader", name="Status")
     expect(header).to_have_attribute("aria-sort", "descending")
+    page.wait_for_load_state()
 
     page.get_by_role("button", name="All actions").focus()
     page.keyboard.press("Enter")

@@ -53,16 +53,43 @@
     const html = await answer.text();
     if (html === shown) return;
     shown = html;
-    const checked = new Set([...part.querySelectorAll("input[data-keep]:checked")].map((box) => box.value));
-    const open = new Set([...part.querySelectorAll("details[open]")].map((each) => each.id));
-    const focus = document.activeElement && part.contains(document.activeElement) ? focusKey(document.activeElement) : null;
-    part.innerHTML = html;
-    for (const box of part.querySelectorAll("input[data-keep]")) box.checked = checked.has(box.value);
-    for (const each of part.querySelectorAll("details[id]")) if (open.has(each.id)) each.open = true;
-    if (focus) [...part.querySelectorAll("a, button, input")].find((each) => focusKey(each) === focus)?.focus();
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
+    renewChildren(part, fresh.content);
   }
 
-  const focusKey = (each) => each.id || each.getAttribute("aria-label") || each.getAttribute("href") || each.value;
+  // What is as before stays as it is: focus, selected text, ticked boxes, opened lists, and the
+  // work of the browser.
+
+  const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.dataset.task || node.id : "");
+
+  function renewChildren(old, fresh) {
+    const wanted = new Set([...fresh.children].map(keyOf));
+    const keyed = new Map();
+    for (const each of [...old.children].filter(keyOf)) {
+      if (wanted.has(keyOf(each))) keyed.set(keyOf(each), each);
+      else each.remove();
+    }
+    let at = old.firstChild;
+    for (const child of [...fresh.childNodes]) {
+      const key = keyOf(child);
+      let same = key ? keyed.get(key) : at && !keyOf(at) ? at : null;
+      if (same && same.nodeName !== child.nodeName) same = null;
+      if (!same) { old.insertBefore(child, at); continue; }
+      if (key) while (at && at !== same && !keyOf(at)) { const next = at.nextSibling; at.remove(); at = next; }
+      if (same === at) at = at.nextSibling;
+      else old.insertBefore(same, at);
+      renew(same, child);
+    }
+    while (at) { const next = at.nextSibling; at.remove(); at = next; }
+  }
+
+  function renew(old, fresh) {
+    if (old.nodeType !== Node.ELEMENT_NODE) { if (old.data !== fresh.data) old.data = fresh.data; return; }
+    for (const { name } of [...old.attributes]) if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    renewChildren(old, fresh);
+  }
 
   async function tick() {
     const dot = byId("dq-live-dot"), text = byId("dq-live-text");
@@ -241,7 +268,7 @@
   const asked = [["PatientName", "Patient name", "DOE^J*"], ["PatientID", "Patient ID", ""], ["StudyDate", "Study date", "20261121, a-b"], ["ModalitiesInStudy", "Modality", "CT"], ["AccessionNumber", "Accession number", ""], ["StudyInstanceUID", "Study Instance UID", "1.2.840…"]];
 
   function retrieveDialog(button, before = null) {
-    const own = part.dataset.own.split(" ").filter(Boolean);
+    const own = part.dataset.own.split("\n").filter(Boolean);
     const address = new URLSearchParams(location.search);
     const given = before || Object.fromEntries(asked.map(([name]) => [name, address.get(name) || ""]));
     const [fromLabel, from] = field("At archive (AE title)", { id: "dq-from", required: "", list: "dq-aes", maxlength: "16", value: given.from || "" });
