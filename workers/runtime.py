@@ -10,6 +10,7 @@ from archive.configuration.source import ConfigurationSource, open_source
 from archive.ledger.connection import Ledger
 from archive.ledger.reloads import following_reloads
 from archive.model.task import TaskKind
+from workers.kept import KeptAssociations
 from workers.leases import LeaseConfig, LeaseKeeper
 from workers.metrics import WorkerMetrics, served
 from workers.processor import Processor
@@ -55,6 +56,8 @@ def open_runtime(
     serving = ExitStack()
     serving.enter_context(following_reloads(ledger, source.reload))
     serving.enter_context(served(metrics.registry, settings))
+    kept = KeptAssociations(settings.association_idle_s)
+    serving.callback(kept.close)
     services = RunnerServices(
         ledger=ledger,
         source=source,
@@ -63,5 +66,6 @@ def open_runtime(
         clock=SYSTEM_CLOCK,
         worker=worker,
         metrics=metrics,
+        kept=kept,
     )
     return Runtime(settings, ledger, source, keeper, Runner(services, keeper), serving)

@@ -56,7 +56,9 @@ class Collecting:
 
 def send(port: int, source: object, length: int) -> int:
     """Send one data set and return the status of its response."""
-    route = Route("DEST", "DICOMQ", "DEST", "127.0.0.1", port, TimeLimits(response_s=5.0, release_s=0.1))
+    route = Route(
+        "DEST", "DICOMQ", "DEST", "127.0.0.1", port, TimeLimits(response_s=5.0, release_s=0.1)
+    )
     with (
         Association(route, [ProposedContext(CT, (EXPLICIT,))]) as association,
         association.exclusive_socket() as sock,
