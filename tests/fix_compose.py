@@ -247,6 +247,14 @@ class Stack:
         self.compose("--profile", "monitoring", "down", "--volumes", timeout_s=300)
 
 
+def all_stored(done: subprocess.CompletedProcess[str], count: int) -> bool:
+    """Tell whether a storescu got a success for each of `count` files.
+
+    Its exit status is 0 also when the peer has refused objects.
+    """
+    return done.stdout.count("Received Store Response (Success)") == count
+
+
 @pytest.fixture
 def stack(docker_engine: DockerEngine, tmp_path: Path) -> Iterator[Stack]:
     """The stack, prepared and not started."""

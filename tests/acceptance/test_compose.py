@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from archive.clock import SYSTEM_CLOCK
-from tests.fix_compose import Stack
+from tests.fix_compose import Stack, all_stored
 from tests.fix_dcmtk import Dcmtk, DcmtkStoreScp
 from tests.fix_objects import Study, encoded_dataset, generate_studies
 from tests.fix_peer import IanScp
@@ -80,7 +80,7 @@ class Sender:
     def store(self, study: Study) -> None:
         def accepted() -> bool:
             done = self._dcmtk.storescu(*study.files.values(), port=self._port)
-            return done.returncode == 0
+            return all_stored(done, len(study.files))
 
         wait_until(accepted, deadline_s=300, what="a study to be accepted")
         self.stored.append(study)
