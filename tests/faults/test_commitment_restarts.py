@@ -17,33 +17,11 @@ from archive.model.commitment import SopReference, report_dataset
 from tests.fix_objects import Study, generate_studies
 from tests.fix_peer import CommitmentScp, CommitmentScu, StoreScp, echo, send_report
 from tests.fix_process import start_process, wait_until
-from tests.fix_system import ARCHIVE, DEVICES, System, port_change
+from tests.fix_system import ARCHIVE, DEVICES, System, device_ldif, port_change
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 DEVICE = "dcm4chee-arc"
 SCP_QUEUE = Gate(DEVICE, "StgCmtSCP")
-PEER = """
-dn: dicomDeviceName=stgcmt,{devices}
-changetype: add
-objectClass: dicomDevice
-dicomDeviceName: stgcmt
-dicomInstalled: TRUE
-
-dn: cn=dicom,dicomDeviceName=stgcmt,{devices}
-changetype: add
-objectClass: dicomNetworkConnection
-cn: dicom
-dicomHostname: 127.0.0.1
-dicomPort: {port}
-
-dn: dicomAETitle=STGCMTSCP,dicomDeviceName=stgcmt,{devices}
-changetype: add
-objectClass: dicomNetworkAE
-dicomAETitle: STGCMTSCP
-dicomNetworkConnectionReference: cn=dicom,dicomDeviceName=stgcmt,{devices}
-dicomAssociationInitiator: TRUE
-dicomAssociationAcceptor: TRUE
-"""
 
 
 @pytest.fixture
@@ -126,7 +104,7 @@ def test_nothing_is_lost_between_request_and_report(
     system, study = scene.system, scene.study
     destination, keeper, modality = store_scp(), commitment_scp(), commitment_scu("QRSCP")
     system.configure(
-        PEER.format(devices=DEVICES, port=keeper.port),
+        device_ldif(keeper.title, keeper.port),
         port_change(f"cn=dicom,dicomDeviceName=dcmqrscp,{DEVICES}", modality.port),
     )
     system.export_to(destination.port, more=[f"dcmStgCmtSCP: {keeper.title}"])
@@ -164,9 +142,7 @@ def test_worker_killed_before_and_after_the_request(
 ) -> None:
     destination, keeper = store_scp(), commitment_scp()
     queue = f"dn: dcmQueueName=StgCmtSCU,{ARCHIVE}\nchangetype: modify\nreplace: dcmRetryDelay\n"
-    system.configure(
-        PEER.format(devices=DEVICES, port=keeper.port), f"{queue}dcmRetryDelay: PT0.1S\n"
-    )
+    system.configure(device_ldif(keeper.title, keeper.port), f"{queue}dcmRetryDelay: PT0.1S\n")
     command, _ = system._commands()["commit"]  # noqa: SLF001 - started with a variable of its own
     environment = {**system.environment, "DICOMQ_CHECKPOINT": f"{step}:KILL"}
     dying = start_process(command, log=tmp_path / "dying.log", env=environment)

@@ -10,33 +10,10 @@ from archive.model.commitment import Report, ReportedInstance, report_dataset
 from tests.fix_objects import generate_studies
 from tests.fix_orthanc import Orthanc
 from tests.fix_peer import CommitmentScp, StoreScp, send_report
-from tests.fix_system import DEVICES, System
+from tests.fix_system import System, device_ldif
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
 StartOrthanc = Callable[[int], Orthanc]
-
-PEER = """
-dn: dicomDeviceName={name},{devices}
-changetype: add
-objectClass: dicomDevice
-dicomDeviceName: {name}
-dicomInstalled: TRUE
-
-dn: cn=dicom,dicomDeviceName={name},{devices}
-changetype: add
-objectClass: dicomNetworkConnection
-cn: dicom
-dicomHostname: 127.0.0.1
-dicomPort: {port}
-
-dn: dicomAETitle={title},dicomDeviceName={name},{devices}
-changetype: add
-objectClass: dicomNetworkAE
-dicomAETitle: {title}
-dicomNetworkConnectionReference: cn=dicom,dicomDeviceName={name},{devices}
-dicomAssociationInitiator: TRUE
-dicomAssociationAcceptor: TRUE
-"""
 
 
 def requests(system: System, study: str) -> list[CommitmentSummary]:
@@ -95,8 +72,7 @@ def test_restarts_between_request_and_report_lose_nothing(
     tmp_path: Path,
 ) -> None:
     destination, commits = store_scp(), commitment_scp()
-    peer = PEER.format(name="stgcmt", title=commits.title, port=commits.port, devices=DEVICES)
-    system.configure(peer)
+    system.configure(device_ldif(commits.title, commits.port))
     system.start("commit")
     system.export_to(destination.port, more=[f"dcmStgCmtSCP: {commits.title}"])
     (study,) = generate_studies(tmp_path / "objects", studies=1, instances=4)
