@@ -87,6 +87,10 @@ down: ## Stop the docker-compose stack; what it stores is kept
 logs: ## Follow the logs of the docker-compose stack: make logs SERVICE=scp
 	@deploy/compose/compose.sh logs --follow --tail=200 $(SERVICE)
 
+.PHONY: bench-check
+bench-check: venv-dev test-packages ## The short benchmarks; fails when a ratio is 30 % worse than recorded
+	@$(BIN)/python -m benchmarks --quick --check
+
 .PHONY: check
 check: venv-dev ## Check format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

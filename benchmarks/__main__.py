@@ -52,6 +52,12 @@ class Figure:
         return self.value >= self.target if self.higher_is_better else self.value <= self.target
 
     @property
+    def margin(self) -> float:
+        """How many times better than its target it is."""
+        better = self.value / self.target
+        return better if self.higher_is_better else 1 / max(better, 1e-9)
+
+    @property
     def loss(self) -> float:
         """How much worse it is than recorded, as a share of the recorded value; 0 if it is not."""
         if not self.recorded or not self.value:
@@ -125,6 +131,7 @@ def main() -> int:
     parser.add_argument("suite", nargs="*", choices=[*targets, []], help="default: all")
     parser.add_argument("--quick", action="store_true", help="the short versions, where they exist")
     parser.add_argument("--record", action="store_true", help="keep the figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them (.svg, .png)")
     parser.add_argument("--check", action="store_true", help="fail on a loss of 30 %%")
     options = parser.parse_args()
     chosen = {name: targets[name] for name in options.suite or targets}
@@ -132,6 +139,10 @@ def main() -> int:
     Console().print(table(figures))
     if options.record:
         record(figures)
+    if options.plot:
+        from benchmarks.plot import draw  # noqa: PLC0415 - matplotlib is slow to import
+
+        draw([(f"{each.suite}: {each.name}", each.margin) for each in figures], options.plot)
     complaints = lost(figures) if options.check else []
     for complaint in complaints:
         print(complaint, file=sys.stderr)

