@@ -195,9 +195,7 @@ class ReceivingProvider(DULServiceProvider):
     @property
     def _is_pynetdicoms_turn(self) -> bool:
         """Whether there is an event or a primitive for the state machine, or the end."""
-        return bool(
-            self._kill_thread or self.event_queue.qsize() or self.to_provider_queue.qsize()
-        )
+        return bool(self._kill_thread or self.event_queue.qsize() or self.to_provider_queue.qsize())
 
     def _linger(self, association_socket: ReceivingSocket) -> None:
         """Wait for the peer to close the connection, for `LINGER_S` at most (Sta13)."""
