@@ -5,8 +5,10 @@ SHELL := /bin/sh
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Tests run on all processors; PYTEST_ARGS adds options, e.g. PYTEST_ARGS="-k coalescing -x"
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+# Most tests wait for servers, so there are more at a time than processors; PYTEST_ARGS adds
+# options, e.g. PYTEST_ARGS="-k coalescing -x"
+PYTEST_WORKERS ?= $(shell expr $$(nproc) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: help
 help: ## Show what can be made
