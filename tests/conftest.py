@@ -1,5 +1,11 @@
 """Names the plug-ins, one per concern; everything else stands in them."""
 
+from hypothesis import settings
+
+# How long an example takes says something about the machine only; benchmarks judge speed.
+settings.register_profile("dicomq", deadline=None)
+settings.load_profile("dicomq")
+
 pytest_plugins = (
     "tests.fix_process",
     "tests.fix_postgres",
