@@ -15,8 +15,6 @@ destination, and from the last C-STORE-RSP to the notification at its receiver, 
 
 import argparse
 import contextlib
-import json
-import os
 import shutil
 import statistics
 import tempfile
@@ -38,7 +36,16 @@ from archive.configuration.embedded import EmbeddedDirectory
 from archive.ledger.connection import Ledger
 from benchmarks import report
 from benchmarks.receive import TEMPLATES, Template, send
-from tests.fix_process import RunningProcess, free_port, listens, start_process, wait_until
+from benchmarks.routers import (
+    AFTER_QUIET,
+    AT_ONCE,
+    LUA,
+    NAGLE,
+    Destination,
+    start_destination,
+    start_orthanc,
+)
+from tests.fix_process import RunningProcess, free_port, wait_until
 from tests.fix_redis import RedisServer, redis_binary
 from tests.fix_system import ARCHIVE, DEVICES, System, port_change
 
@@ -47,7 +54,6 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 IAN = "1.2.840.10008.5.1.4.33"
 UID_ROOT = "1.2.826.0.1.3680043.9.7433.2"
 PROCESSES = ("scp-0", "dispatcher", "export", "notify")
-AT_ONCE, AFTER_QUIET, NAGLE = "at once", "after 1 s of quiet", "after 1 s of quiet, Nagle"
 
 
 class OrdinarySystem(System):
@@ -74,77 +80,6 @@ def study_of(form: Template, number: str, objects: int) -> list[tuple[str, bytes
     study = f"{UID_ROOT}.{number}"
     uids = [f"{study}.1.{index}" for index in range(objects)]
     return [(uid, form.encoded(uid, study)) for uid in uids]
-
-
-# --- peers ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class Destination:
-    """A dcmtk storescp that writes what it receives into a directory."""
-
-    port: int
-    directory: Path
-    process: RunningProcess
-
-    def wait_for(self, count: int) -> float:
-        """Wait for `count` whole objects, empty the directory; return when the last was there."""
-        wait_until(lambda: self._count() >= count, deadline_s=300, what=f"{count} objects")
-        # storescp answers, and closes the file, before it can take the next or be released
-        done = SYSTEM_CLOCK.monotonic()
-        for path in self.directory.iterdir():
-            path.unlink()
-        return done
-
-    def _count(self) -> int:
-        return len(os.listdir(self.directory))  # noqa: PTH208 - cheap: called all the time
-
-
-def start_destination(where: Path, name: str, *, nagle: bool) -> Destination:
-    """Start storescp as its users do for speed, or with dcmtk's default of TCP_NODELAY."""
-    port, directory = free_port(), where / name
-    directory.mkdir()
-    argv = ["storescp", "--bit-preserving", "--max-pdu", "131072", "--fork", "-od", str(directory)]
-    environment = {"TCP_NODELAY": "0" if nagle else "1"}
-    process = start_process([*argv, str(port)], log=where / f"{name}.log", env=environment)
-    wait_until(lambda: listens(process.pid, port), what=name)
-    return Destination(port, directory, process)
-
-
-LUA = {
-    AT_ONCE: "function OnStoredInstance(id, tags, metadata, origin)\n"
-    "  SendToModality(id, 'destination')\nend\n",
-    AFTER_QUIET: "function OnStableStudy(id, tags, metadata)\n"
-    "  RestApiPost('/modalities/destination/store', id)\nend\n",
-}
-
-
-def start_orthanc(where: Path, way: str, destination: int) -> tuple[int, RunningProcess]:
-    """Start an Orthanc that passes on what it receives in one of the two ways."""
-    port = free_port()
-    place = where / f"orthanc {way}"
-    place.mkdir()
-    (place / "route.lua").write_text(LUA[way])
-    configuration = {
-        "Name": "BENCH",
-        "StorageDirectory": str(place),
-        "IndexDirectory": str(place),
-        "LuaScripts": [str(place / "route.lua")],
-        "StableAge": 1,
-        "DicomAet": "ORTHANC",
-        "DicomPort": port,
-        "HttpPort": free_port(),
-        "Plugins": [],
-        "DicomModalities": {"destination": ["STORESCP", "127.0.0.1", destination]},
-    }
-    path = place / "orthanc.json"
-    path.write_text(json.dumps(configuration))
-    environment = {"TCP_NODELAY": "1"}
-    process = start_process(
-        ["Orthanc", str(path)], log=where / f"orthanc {way}.log", env=environment
-    )
-    wait_until(lambda: listens(process.pid, port), what="Orthanc", deadline_s=60)
-    return port, process
 
 
 # --- dicomq --------------------------------------------------------------------------------------
