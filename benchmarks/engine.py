@@ -4,8 +4,7 @@
 
 Tasks do nothing, so that only the engine is measured: staged row, dispatcher, Redis, claim,
 finish. One dispatcher and one worker of 16 threads run all the time; bare Celery gets a worker
-of as many threads and a process that publishes, which is what the dispatcher does for ours. Both
-workers log at INFO, two lines a task, as they do in use.
+of as many threads and a process that publishes, which is what the dispatcher does for ours.
 Latency is from the due time to the start of the attempt, both by PostgreSQL's clock.
 """
 
@@ -198,7 +197,7 @@ def _measure_throughput(
     bench: Bench, processes: Mapping[str, RunningProcess], options: argparse.Namespace
 ) -> None:
     bench.engine.configure(queues(BUSY, 64))
-    bare = bench.start("bare", *WORKER, "-Q", "bare", "--loglevel", "INFO")
+    bare = bench.start("bare", *WORKER, "-Q", "bare")
     bare_throughput(bench, 100)  # it has started then
     used_s: dict[str, float] = {}
 
