@@ -32,6 +32,8 @@ _CHATTY = ("celery.worker.strategy", "celery.app.trace", "celery.worker.consumer
 class WorkerApp(Celery):
     """Celery application that opens the runtime of its process when first asked for it."""
 
+    events_cls = "workers.event_pace:GatheringEvents"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's own
         super().__init__(*args, **kwargs)
         self.node_name = f"worker-{os.getpid()}"
@@ -172,6 +174,7 @@ def prepare_app(app: WorkerApp) -> WorkerApp:
     app.user_options["preload"].add(pages_option())
     app.steps["consumer"].add("workers.bootsteps:QueueSync")
     app.steps["consumer"].add("workers.event_pace:EventPace")
+    app.steps["consumer"].add("workers.hint_intake:HintIntake")
     signals.worker_init.connect(start.prepare_worker)
     return app
 

@@ -8,9 +8,48 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.app.events import Events
+from celery.events.dispatcher import EventDispatcher
+from typing_extensions import override
 
 FLUSH_S = 0.2
 BUFFER_LIMIT = 1000
+
+
+class GatheringDispatcher(EventDispatcher):
+    """Celery's dispatcher, which loses no event that a thread sends while others are published.
+
+    Celery empties the list that it has just published, or could not publish, of whatever it holds
+    by then. Here only what was published leaves the list; threads add to its end meanwhile.
+    """
+
+    @override
+    def flush(self, errors: bool = True, groups: bool = True) -> None:
+        """Publish what could not go out before (`errors`) and what has gathered (`groups`)."""
+        super().flush(errors=errors, groups=False)
+        if groups:
+            with self.mutex:
+                for group, gathered in tuple(self._group_buffer.items()):
+                    self._publish_group(group, gathered)
+
+    def _publish_group(self, group: str, gathered: list[Any]) -> None:
+        published = gathered.copy()
+        if published:
+            self._publish(published, self.producer, f"{group}.multi")
+            del gathered[: len(published)]
+
+    @override
+    def extend_buffer(self, other: Any) -> None:
+        """Take over what another dispatcher, whose connection broke, has not published."""
+        super().extend_buffer(other)
+        for group, gathered in tuple(other._group_buffer.items()):  # noqa: SLF001 - of the same class
+            self._group_buffer[group].extend(gathered)
+
+
+class GatheringEvents(Events):
+    """Has Celery make dispatchers of that class."""
+
+    dispatcher_cls = GatheringDispatcher
 
 
 class EventPace(bootsteps.StartStopStep):

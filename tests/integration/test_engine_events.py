@@ -13,15 +13,15 @@ from tests.fix_process import wait_until
 
 
 @contextmanager
-def events_of(engine: Engine) -> Iterator[set[str]]:
+def events_of(engine: Engine) -> Iterator[list[str]]:
     """Collect the ids of tasks whose success is announced."""
-    seen: set[str] = set()
+    seen: list[str] = []
     app = Celery("observer", broker=engine.redis.url, set_as_current=False)
     ready = threading.Event()
 
     def listen(connection: Connection) -> None:
         handlers = {
-            "task-succeeded": lambda event: seen.add(event["uuid"]),
+            "task-succeeded": lambda event: seen.append(event["uuid"]),
             "worker-heartbeat": lambda _event: ready.set(),
         }
         receiver = app.events.Receiver(connection, handlers=handlers)
@@ -50,6 +50,8 @@ def test_events_arrive_also_those_before_the_end(engine: Engine) -> None:
         engine.await_status(last, TaskStatus.COMPLETED)
         worker.stop()
         wait_until(lambda: str(last) in map(_task, tuple(seen)), what="the event of the last task")
+    # One event for each attempt, and nothing of tasks that are not ours.
+    assert sorted(seen) == sorted(f"{pk}.1" for pk in (first, last))
 
 
 def _task(event_id: str) -> str:
