@@ -173,6 +173,46 @@ def test_known_object_is_left_to_the_long_way(way: Way) -> None:
     assert rows(way.ledger, "SELECT count(*) FROM task") == [(0,)]
 
 
+def test_purged_object_is_back(way: Way) -> None:
+    way.long(1)
+    with way.ledger.statement() as tx:
+        tx.execute("DELETE FROM location")
+        tx.execute("UPDATE instance SET availability = 'UNAVAILABLE'")
+    assert way.long(1).kind is StoreKind.STORED
+    result = way.short(0, [intent()])
+    assert result is not None
+    assert (result.kind, result.staged_tasks) == (StoreKind.STORED, 0)
+    first, second = rows(way.ledger, EVERYTHING)
+    assert first == second
+    assert rows(way.ledger, "SELECT count(*) FROM task") == [(0,)], "it was seen before"
+    assert way.short(0) is None, "it has a copy again"
+
+
+def test_purged_object_that_is_exported_again_is_left_to_the_long_way(way: Way) -> None:
+    with way.ledger.statement() as tx:
+        tx.execute("DELETE FROM location")
+    again = replace(intent(), reoccurred="ALWAYS")
+    assert way.short(0, [again]) is None
+    assert rows(way.ledger, "SELECT count(*) FROM location") == [(0,)]
+    assert way.long(0, [again]).staged_tasks == 1
+
+
+def test_purged_object_that_comes_twice_at_once_gets_one_copy(way: Way) -> None:
+    with way.ledger.statement() as tx:
+        tx.execute("DELETE FROM location")
+    first = way.begin(0)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(way.short, 0)
+        wait_until(lambda: _waits_for_a_lock(way.ledger), what="the second one to wait")
+        assert first.commit() is not None
+        assert second.result() is None
+    assert rows(way.ledger, "SELECT count(*) FROM location") == [(1,)]
+
+
+def _waits_for_a_lock(ledger: Ledger) -> bool:
+    return rows(ledger, "SELECT count(*) FROM pg_locks WHERE NOT granted") == [(1,)]
+
+
 def test_given_up_leaves_nothing(way: Way) -> None:
     way.begin(1, [intent()]).give_up()
     assert way.short(2) is not None, "nobody holds a lock any more"

@@ -3,8 +3,9 @@
 -- Takes a new object into a series whose rows are as the caller knows them; no row: nothing was done, see store_object.
 --
 -- The caller has seen store_object take an object with the same attributes of patient, study and series into these
--- rows, so they lack nothing that this object could add, and they are not written. Whatever else may be the case (the
--- instance is known, the series was deleted, rejected or given to another patient) is left to store_object.
+-- rows, so they lack nothing that this object could add, and they are not written. A known instance of the series whose
+-- copies were all purged gets the new one. Whatever else may be the case (the instance is known otherwise, the series
+-- was deleted, rejected or given to another patient) is left to store_object.
 -- Locks in the same order as store_object.
 CREATE OR REPLACE FUNCTION store_in_series(
     p_series bigint, p_study bigint, p_patient bigint, p_patient_id text, p_study_uid text, p_series_uid text,
@@ -16,6 +17,7 @@ CREATE OR REPLACE FUNCTION store_in_series(
 DECLARE
     v_study  study;
     v_intent jsonb;
+    v_known  boolean;
 BEGIN
     SELECT p_patient_id IS NOT NULL AND q.patient_id NOT IN ('', p_patient_id) INTO patient_conflict
     FROM series s JOIN study t ON t.pk = s.study_fk JOIN patient q ON q.pk = t.patient_fk
@@ -28,11 +30,17 @@ BEGIN
             p_availability, p_calling, p_called, p_attributes)
     ON CONFLICT (sop_instance_uid) DO NOTHING
     RETURNING pk INTO instance_pk;
-    IF NOT FOUND THEN RETURN; END IF;
+    v_known := NOT FOUND;
+    IF v_known THEN
+        -- A rule that exports what was seen before has more to look at.
+        IF p_intents @? '$[*] ? (@.reoccurred == "ALWAYS")' THEN RETURN; END IF;
+        instance_pk := purged_instance(p_series, p_sop, p_availability);
+        IF instance_pk IS NULL THEN RETURN; END IF;
+    END IF;
     INSERT INTO location (instance_fk, storage_id, storage_path, transfer_syntax_uid, object_size, dataset_offset, digest)
     VALUES (instance_pk, p_storage, p_path, p_syntax, p_size, p_offset, p_digest);
     staged := 0;
-    FOR v_intent IN SELECT value FROM jsonb_array_elements(p_intents) LOOP
+    FOR v_intent IN SELECT value FROM jsonb_array_elements(p_intents) WHERE NOT v_known LOOP
         IF NOT hold_export(v_intent, p_study_uid, p_series_uid) THEN
             PERFORM join_export(v_intent, p_study_uid, p_series_uid, p_sop);
         END IF;
@@ -50,6 +58,19 @@ BEGIN
         PERFORM note_ian_triggers(p_announcements, v_study);
     END IF;
     RETURN NEXT;
+END $$;
+
+-- The instance of a series whose copies were all purged, available again; NULL when it is not one of those.
+CREATE OR REPLACE FUNCTION purged_instance(p_series bigint, p_sop text, p_availability text)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE v_pk bigint;
+BEGIN
+    -- Two statements: the second one sees what somebody else has committed while the first one waited.
+    SELECT i.pk INTO v_pk FROM instance i WHERE i.sop_instance_uid = p_sop AND i.series_fk = p_series FOR UPDATE;
+    UPDATE instance i SET availability = p_availability
+    WHERE i.pk = v_pk AND NOT EXISTS (SELECT FROM location l WHERE l.instance_fk = i.pk)
+    RETURNING i.pk INTO v_pk;
+    RETURN v_pk;
 END $$;
 
 -- Whether a waiting task of the exporter covers the entity and is due late enough; then no worker claims it before the
