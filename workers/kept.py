@@ -10,13 +10,15 @@ import threading
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import AssociationAbortedError
-from workers.association import Association
 
-A = TypeVar("A", bound=Association)
+if TYPE_CHECKING:  # processes that open no association need no pynetdicom
+    from workers.association import Association
+
+A = TypeVar("A", bound="Association")
 T = TypeVar("T")
 
 MOST_KEPT = 32
@@ -57,7 +59,7 @@ class KeptAssociations:
         with self._changed:
             return len(self._idle)
 
-    def take(self, key: Hashable) -> Association | None:
+    def take(self, key: Hashable) -> "Association | None":
         """Return an association that was kept under `key` and still stands, or None."""
         while (association := self._pop(key)) is not None:
             if association.resume():
@@ -65,9 +67,12 @@ class KeptAssociations:
             association.abandon()
         return None
 
-    def keep_after_use(self, key: Hashable, association: Association) -> None:
-        """Have `association` kept under `key` when its use ends well, instead of released."""
-        if self._idle_s > 0:
+    def keep_after_use(self, key: Hashable, association: "Association") -> None:
+        """Have `association` kept under `key` when its use ends well, instead of released.
+
+        Not where its peer limits how many it accepts.
+        """
+        if self._idle_s > 0 and association.route.may_idle:
             association.hand_over = partial(self._keep, key)
 
     def use(
@@ -109,7 +114,7 @@ class KeptAssociations:
         for _, _, association in idle:
             association.release()
 
-    def _keep(self, key: Hashable, association: Association) -> bool:
+    def _keep(self, key: Hashable, association: "Association") -> bool:
         """Take an association that is not used any more; False when it is not wanted."""
         with self._changed:
             if self._closed or len(self._idle) >= MOST_KEPT:
@@ -127,7 +132,7 @@ class KeptAssociations:
                 self._releasing.start()
         return True
 
-    def _pop(self, key: Hashable) -> Association | None:
+    def _pop(self, key: Hashable) -> "Association | None":
         with self._changed:
             for index in reversed(range(len(self._idle))):
                 if self._idle[index][1] == key:
@@ -139,7 +144,7 @@ class KeptAssociations:
         while (association := self._next_idle()) is not None:
             association.release()
 
-    def _next_idle(self) -> Association | None:
+    def _next_idle(self) -> "Association | None":
         """Wait for an association to be idle for too long; None when none is kept any more."""
         with self._changed:
             while self._idle:

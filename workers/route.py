@@ -96,6 +96,9 @@ class Route:
         Bytes; 0 for no limit of ours.
     tls
         What is demanded of TLS; None for a plain connection.
+    may_idle
+        Whether an association may stay open that no task uses: not with a peer that limits how
+        many it accepts, where it would keep others out.
     """
 
     remote_aet: str
@@ -111,6 +114,7 @@ class Route:
     send_buffer_bytes: int = 0
     receive_buffer_bytes: int = 0
     tls: "TlsTerms | None" = None
+    may_idle: bool = True
 
     @override
     def __str__(self) -> str:
@@ -188,9 +192,10 @@ def find_route(local: "NetworkAE", remote: "NetworkAE", calling_aet: str | None 
     if peer.port is None:
         msg = f"the connection {peer.name} of {_place(remote)} has no dicomPort"
         raise NotConfiguredError(msg)
+    calling = masqueraded_calling_aet(local, remote.title) or calling_aet or local.title
     return Route(
         remote_aet=remote.title,
-        calling_aet=masqueraded_calling_aet(local, remote.title) or calling_aet or local.title,
+        calling_aet=calling,
         called_aet=masqueraded_called_aet(local, remote.title) or remote.title,
         host=peer.hostname,
         port=peer.port,
@@ -202,7 +207,14 @@ def find_route(local: "NetworkAE", remote: "NetworkAE", calling_aet: str | None 
         send_buffer_bytes=own.send_buffer_bytes,
         receive_buffer_bytes=own.receive_buffer_bytes,
         tls=own.tls,
+        may_idle=not limits_associations(remote, calling),
     )
+
+
+def limits_associations(remote: "NetworkAE", calling_aet: str) -> bool:
+    """Tell whether a peer limits how many associations it accepts, of all or of `calling_aet`."""
+    of_caller = dict(remote.limit_associations_initiated_by).get(calling_aet, 0)
+    return max(remote.limit_open_associations, of_caller) > 0
 
 
 def masqueraded_calling_aet(local: "NetworkAE", remote_aet: str) -> str | None:

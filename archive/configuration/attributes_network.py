@@ -10,6 +10,15 @@ LENIENT = one(
     Kind.BOOLEAN,
     "send without an accepted role selection",
 )
+LIMITS = (
+    one("limit_open_associations", "dcmLimitOpenAssociations", Kind.INTEGER, "most associations"),
+    many(
+        "limit_associations_initiated_by",
+        "dcmLimitAssociationsInitiatedBy",
+        Kind.PEER_LIMITS,
+        "most associations of one calling AE",
+    ),
+)
 
 DEVICE = (
     must("name", "dicomDeviceName", Kind.TEXT, "name of the device"),
@@ -19,13 +28,7 @@ DEVICE = (
     one("issuer_of_patient_id", "dicomIssuerOfPatientID", Kind.TEXT, "issuer where none is given"),
     many("primary_device_types", "dicomPrimaryDeviceType", Kind.TEXT, "kinds of the device"),
     LENIENT,
-    one("limit_open_associations", "dcmLimitOpenAssociations", Kind.INTEGER, "most associations"),
-    many(
-        "limit_associations_initiated_by",
-        "dcmLimitAssociationsInitiatedBy",
-        Kind.PEER_LIMITS,
-        "most associations of one calling AE",
-    ),
+    *LIMITS,
     one("trust_store_url", "dcmTrustStoreURL", Kind.TEXT, "file with trusted certificates"),
     one(
         "trust_store_type",

@@ -164,7 +164,10 @@ class ArchiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class NetworkAE(ArchiveOptions):
-    """An application entity (dicomNetworkAE + dcmNetworkAE + dcmArchiveNetworkAE)."""
+    """An application entity (dicomNetworkAE + dcmNetworkAE + dcmArchiveNetworkAE).
+
+    `limit_…` is how many associations its device accepts, in all or of a title; 0 for any number.
+    """
 
     title: str
     device_name: str
@@ -194,6 +197,8 @@ class NetworkAE(ArchiveOptions):
     object_storage_count: int = 1
     accepted_move_destinations: tuple[str, ...] = ()
     query_retrieve_view_id: str | None = None
+    limit_open_associations: int = 0
+    limit_associations_initiated_by: tuple[tuple[str, int], ...] = ()
     dn: str = ""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from archive.configuration.attributes_network import ARCHIVE, LENIENT
+from archive.configuration.attributes_network import ARCHIVE, LENIENT, LIMITS
 from archive.configuration.coercions import read_coercions
 from archive.configuration.descriptors import (
     Connection,
@@ -19,7 +19,7 @@ from archive.configuration.names import same_name
 from archive.configuration.tls import DeviceTls
 from archive.configuration.tree import Tree
 
-_INHERITED = frozenset(row.field for row in (*ARCHIVE, LENIENT))
+_INHERITED = frozenset(row.field for row in (*ARCHIVE, LENIENT, *LIMITS))
 _INFINITE = float("inf")
 
 

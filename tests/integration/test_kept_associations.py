@@ -89,6 +89,21 @@ def test_an_idle_association_is_released(
     (study,) = studies(bench, tmp_path, 1)
     bench.perform(bench.export_task(study.study_instance_uid))
     wait_until(lambda: script.released == 1, what="the release")
+    assert (bench.kept.idle, peer.connections) == (0, 1)
+    assert len(bench.held(study.study_instance_uid)) == 3
+
+
+def test_a_peer_that_limits_its_associations_is_left_after_each_task(
+    keeping: ExportBench, raw_peer: StartRawPeer, tmp_path: Path
+) -> None:
+    script = Answering()
+    peer = raw_peer(script)
+    keeping.add(exporter(), remote_ae("STORESCP", peer.port, limit_open_associations=1))
+    for number, study in enumerate(studies(keeping, tmp_path, 2), start=1):
+        outcome = keeping.perform(keeping.export_task(study.study_instance_uid))
+        assert outcome.status is TaskStatus.COMPLETED
+        assert (peer.connections, script.released) == (number, number)
+    assert keeping.kept.idle == 0
 
 
 @pytest.mark.parametrize("answered", [3, 4])

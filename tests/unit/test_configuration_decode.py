@@ -355,6 +355,15 @@ def test_nothing_of_a_device_is_installed_when_the_device_is_not() -> None:
     assert not snapshot.device.aes["DCM4CHEE"].connections[0].installed
 
 
+def test_an_ae_tells_how_many_associations_its_device_accepts() -> None:
+    limits = {"dcmLimitOpenAssociations": "3", "dcmLimitAssociationsInitiatedBy": "DCM4CHEE=1"}
+    snapshot = decoded(changed(f"dicomDeviceName=storescp,{DEVICES}", **limits))
+    ae = snapshot.remote_aes["STORESCP"]
+    assert ae.limit_open_associations == 3
+    assert ae.limit_associations_initiated_by == (("DCM4CHEE", 1),)
+    assert snapshot.remote_aes["IANSCP"].limit_open_associations == 0
+
+
 def test_references_to_connections_have_no_case() -> None:
     reference = f"CN=DICOM, {DEVICE.upper()}"
     snapshot = decoded(changed(AE, dicomNetworkConnectionReference=reference))

@@ -111,3 +111,24 @@ def test_source_title_yields_to_masquerading() -> None:
     assert find_route(local_ae(), remote, "CT99").calling_aet == "CT99"
     masked = local_ae(masquerade_calling_titles=("MASK",))
     assert find_route(masked, remote, "CT99").calling_aet == "MASK"
+
+
+@pytest.mark.parametrize(
+    ("limit", "by_caller", "calling", "may_idle"),
+    [
+        (0, (), None, True),
+        (1, (), None, False),
+        (4, (), None, False),
+        (0, (("DCM4CHEE", 1),), None, False),
+        (0, (("OTHER", 1),), None, True),
+        (0, (("OTHER", 1),), "OTHER", False),
+        (0, (("DCM4CHEE", 0),), None, True),
+    ],
+)
+def test_nothing_idles_at_a_peer_that_limits_its_associations(
+    limit: int, by_caller: tuple[tuple[str, int], ...], calling: str | None, *, may_idle: bool
+) -> None:
+    remote = remote_ae(
+        "X", 1, limit_open_associations=limit, limit_associations_initiated_by=by_caller
+    )
+    assert find_route(local_ae(), remote, calling).may_idle is may_idle
