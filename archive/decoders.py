@@ -14,18 +14,20 @@ from types import ModuleType
 
 from typing_extensions import override
 
-DECODERS = frozenset({"gdcm", "jpeg_ls", "libjpeg", "numpy", "openjpeg", "pylibjpeg", "rle"})
+DECODERS = frozenset({"PIL", "gdcm", "jpeg_ls", "libjpeg", "numpy", "openjpeg", "pylibjpeg", "rle"})
+LEFT_OUT = DECODERS | {"requests"}
+"""`requests`, which comes with tools of development, would fetch pydicom's test files."""
 
 
 class _LeaveOut(MetaPathFinder):
-    """Finds no decoder, as if none were installed."""
+    """Finds none of what is left out, as if it were not installed."""
 
     @override
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """Refuse a decoder; leave every other module to the finders that follow."""
-        if fullname in DECODERS:
+        """Refuse what is left out; leave every other module to the finders that follow."""
+        if fullname in LEFT_OUT:
             msg = f"{fullname} is left out of processes that do not decode pixel data"
             raise ModuleNotFoundError(msg, name=fullname)
         return None

@@ -11,23 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from archive.clock import SYSTEM_CLOCK, Clock
+from archive.clock import Clock
 from archive.configuration.descriptors import Snapshot
-from archive.errors import DicomqError, NoAcceptedContextError
+from archive.configuration.source import SnapshotSource
+from archive.errors import DicomqError
 from archive.ledger import gates
 from archive.ledger.connection import Ledger
 from archive.ledger.gates import Gate
 from archive.model.gates import CircuitPolicy, DueProbe
 from archive.telemetry import LEDGER_UNAVAILABLE, log_event
 from workers import events
-from workers.association import Association
-from workers.contexts import IMPLICIT_VR_LE, ProposedContext
-from workers.route import NotConfiguredError, Route, find_route, local_ae, remote_ae
-from workers.runner import SnapshotSource
 
 LOGGER = logging.getLogger(__name__)
-
-VERIFICATION = "1.2.840.10008.1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +48,6 @@ class BreakerConfig:
     look_every_s: float = 1.0
     lease_s: float = 180.0
     parallel: int = 16
-
-
-def route_to(snapshot: Snapshot, remote_aet: str, local_aet: str | None = None) -> Route:
-    """Return how the archive reaches a destination.
-
-    Parameters
-    ----------
-    local_aet
-        The AE that shall do so; None for one whose exporter goes there, else any that may.
-
-    Raises
-    ------
-    NotConfiguredError
-        When the destination or a local AE are missing, or no connection fits.
-    """
-    remote = remote_ae(snapshot, remote_aet, "the C-ECHO")
-    title = local_aet or _calling_aet(snapshot, remote_aet)
-    return find_route(local_ae(snapshot, title, "the C-ECHO"), remote)
-
-
-def _calling_aet(snapshot: Snapshot, remote_aet: str) -> str | None:
-    device = snapshot.device
-    by_exporter = (
-        each.aet for each in device.exporters.values() if each.aet and each.remote_aet == remote_aet
-    )
-    able = (ae.title for ae in device.aes.values() if ae.installed and ae.association_initiator)
-    return next(by_exporter, None) or next(able, None)
-
-
-def send_echo(route: Route, clock: Clock = SYSTEM_CLOCK) -> int | None:
-    """Send a C-ECHO and return the status of its response (PS3.4 Annex A).
-
-    Returns
-    -------
-    int or None
-        None when the peer opened the association but knows no Verification: it is there.
-
-    Raises
-    ------
-    PeerError
-        When the peer cannot be reached, rejects the association or does not answer.
-    """
-    try:
-        with Association(route, [ProposedContext(VERIFICATION, (IMPLICIT_VR_LE,))], clock) as peer:
-            return peer.echo()
-    except NoAcceptedContextError:
-        return None
 
 
 class Breaker:
@@ -146,8 +94,10 @@ class Breaker:
 
     def _probe(self, snapshot: Snapshot, probe: DueProbe) -> bool:
         """Send one C-ECHO and record what came of it; return whether it was answered."""
+        from workers.probing import probe_route, send_echo  # noqa: PLC0415 - pynetdicom is large
+
         try:
-            send_echo(self._route(snapshot, probe), self._clock)
+            send_echo(probe_route(snapshot, probe), self._clock)
         except DicomqError as error:
             self._note_silence(probe, str(error))
             return False
@@ -157,12 +107,6 @@ class Breaker:
             LOGGER, events.DESTINATION_OPEN, destination=probe.remote_aet, probes=probe.probes
         )
         return True
-
-    def _route(self, snapshot: Snapshot, probe: DueProbe) -> Route:
-        try:
-            return route_to(snapshot, probe.remote_aet, probe.local_aet)
-        except NotConfiguredError:
-            return route_to(snapshot, probe.remote_aet)
 
     def _note_silence(self, probe: DueProbe, error: str) -> None:
         config = self._config

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from archive.clock import Clock
 from archive.configuration.descriptors import Exporter, Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.errors import DicomqError
 from archive.ledger import commitments, notifications, tasks
 from archive.ledger.commitments import DueCommitment
@@ -34,7 +35,6 @@ from archive.model.task import (
 )
 from archive.telemetry import LEDGER_UNAVAILABLE, log_event
 from workers import events
-from workers.runner import SnapshotSource
 
 LOGGER = logging.getLogger(__name__)
 

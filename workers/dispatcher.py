@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from archive.clock import Clock
 from archive.configuration.descriptors import Queue, Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import TASK_CHANNEL, Ledger, Listener
@@ -27,7 +28,6 @@ from archive.telemetry import checkpoint, log_event
 from workers import events
 from workers.hints import HintBroker
 from workers.metrics import DispatcherMetrics
-from workers.runner import SnapshotSource
 
 LOGGER = logging.getLogger(__name__)
 

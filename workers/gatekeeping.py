@@ -6,13 +6,13 @@ from datetime import datetime
 
 from archive.clock import Clock
 from archive.configuration.descriptors import Queue, Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.ledger import gates
 from archive.ledger.connection import Ledger, Transaction
 from archive.ledger.gates import Gate
 from archive.model.gates import DestinationGate, Pause, QueueLoad
 from workers.operations import UnknownNameError
 from workers.queues import PoolKind, configured_queues, kind_of_queue
-from workers.runner import SnapshotSource
 
 
 @dataclass(frozen=True, slots=True)

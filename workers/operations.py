@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from archive.configuration.descriptors import Exporter, Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.errors import (
     ConfigurationError,
     IllegalTransitionError,
@@ -27,7 +28,6 @@ from archive.model.entities import DeliverySummary, InstanceResult
 from archive.model.task import Task, TaskKind, TaskStatus, Transition
 from archive.model.task_filter import BulkProgress, PagePosition, TaskFilter
 from workers.queues import configured_queues
-from workers.runner import SnapshotSource
 from workers.waiting import Gates, why_waiting
 
 CHUNK = 2000

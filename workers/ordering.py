@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from archive.configuration.descriptors import Exporter, Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.errors import InvalidValueError
 from archive.ledger import operations, tasks
 from archive.ledger.connection import Ledger, Transaction
@@ -19,7 +20,6 @@ from archive.model.task import CommitmentDetails, NewTask, TaskKind
 from workers.export import notifications
 from workers.operations import UnknownNameError, exporter_called
 from workers.processors import PROCESSORS
-from workers.runner import SnapshotSource
 
 COMMIT_QUEUE = "StgCmtSCU"
 STAGED_PER_TRANSACTION = 500

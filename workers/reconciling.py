@@ -1,10 +1,10 @@
 """Reconciliation as a service, for the command line, REST and Flower."""
 
 from archive.configuration.descriptors import Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.ledger import reconciliation
 from archive.ledger.connection import Ledger
 from archive.model.reconciliation import Expectation, IncompleteStudy, Reconciliation
-from workers.runner import SnapshotSource
 
 
 class Reconciler:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from archive.configuration.descriptors import Snapshot
+from archive.configuration.source import SnapshotSource
 from archive.errors import InvalidValueError
 from archive.ledger import operations, retrievals
 from archive.ledger.connection import Ledger
@@ -16,7 +17,6 @@ from archive.ledger.retrievals import NewRetrieve, RetrieveRole
 from archive.model.identifiers import check_ae_title
 from archive.model.retrieval import RETRIEVE_QUEUE, RetrieveIdentifier, RetrieveLevel
 from workers.ordering import STAGED_PER_TRANSACTION, Entity
-from workers.runner import SnapshotSource
 
 
 @dataclass(frozen=True, slots=True)

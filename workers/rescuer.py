@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from archive.clock import Clock
 from archive.configuration.descriptors import Queue
+from archive.configuration.source import SnapshotSource
 from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import Ledger
@@ -15,7 +16,6 @@ from workers import events
 from workers.conclusion import Settle, conclude, outcome_of_lost_worker
 from workers.metrics import DispatcherMetrics
 from workers.processor import StopReason
-from workers.runner import SnapshotSource
 
 LOGGER = logging.getLogger(__name__)
 

@@ -8,11 +8,12 @@ the transaction that records it.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from archive.clock import Clock
 from archive.configuration.descriptors import Snapshot, implicit_queue
 from archive.configuration.settings import Settings
+from archive.configuration.source import SnapshotSource
 from archive.errors import DicomqError, LedgerError
 from archive.ledger import gates, tasks
 from archive.ledger.attempts import Ending
@@ -42,14 +43,6 @@ LOGGER = logging.getLogger(__name__)
 
 FINISH_RETRY_S = 0.5
 _LOST = "dropped: another attempt took over"
-
-
-class SnapshotSource(Protocol):
-    """Where the present configuration comes from."""
-
-    def snapshot(self) -> Snapshot:
-        """Return the present configuration."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,14 @@ class Outage:
         )
 
 
+class SnapshotSource(Protocol):
+    """Where the present configuration comes from."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the present configuration."""
+        ...
+
+
 class Directory(Protocol):
     """A directory of entries."""
 

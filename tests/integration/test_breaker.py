@@ -19,7 +19,8 @@ from tests.fix_objects import generate_studies
 from tests.fix_peer import StoreScp
 from tests.fix_process import free_port
 from tests.fix_system import System
-from workers.breaker import Breaker, BreakerConfig, route_to, send_echo
+from workers.breaker import Breaker, BreakerConfig
+from workers.probing import route_to, send_echo
 from workers.tally import Tally, outcome
 
 DEVICE = "dcm4chee-arc"

@@ -122,7 +122,7 @@ def echo_destinations(titles: tuple[str, ...], local_aet: str | None) -> int:
 
 def _echo(opened: Session, title: str, local_aet: str | None) -> bool:
     from archive.errors import DicomqError  # noqa: PLC0415 - see the package
-    from workers.breaker import route_to, send_echo  # noqa: PLC0415
+    from workers.probing import route_to, send_echo  # noqa: PLC0415
 
     started = opened.clock.monotonic()
     try:

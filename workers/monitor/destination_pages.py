@@ -7,7 +7,6 @@ from typing_extensions import override
 from archive.configuration.descriptors import Exporter
 from archive.ledger import monitoring
 from archive.ledger.monitoring import Slice
-from workers.breaker import route_to, send_echo
 from workers.gatekeeping import Loads
 from workers.monitor.charts import by_destination, chart
 from workers.monitor.handler import JsonHandler, PageHandler
@@ -104,6 +103,8 @@ class Echo(JsonHandler):
         self.write_json({"text": await self.run(self._echo, title)})
 
     def _echo(self, title: str) -> str:
+        from workers.probing import route_to, send_echo  # noqa: PLC0415 - pynetdicom is large
+
         clock = self.services.clock
         route = route_to(self.services.source.snapshot(), title)
         started = clock.monotonic()
