@@ -220,9 +220,9 @@ def _report(
 ) -> int:
     """Print the counts of each study; return 0 if they all agree."""
     table = Table(title="Objects per study")
-    table.add_column("study", no_wrap=True, min_width=48)
+    table.add_column("study", overflow="fold")
     for name in ("sent", "received", "exported", "notified"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     agree = True
     with contextlib.closing(Ledger(environment["DATABASE_URL"], max_connections=1)) as ledger:
         for study in studies:

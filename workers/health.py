@@ -66,7 +66,10 @@ def worker_health(app: Celery, kind: str, hostname: str | None, timeout_s: float
         return Finding(healthy=False, text=f"Redis cannot be asked for worker {node}: {error}")
     if any(node in answer for answer in answers or ()):
         return Finding(healthy=True, text=f"worker {node} answers through the broker")
-    text = f"worker {node} did not answer through the broker within {timeout_s:g} s"
+    text = (
+        f"worker {node} did not answer through the broker within {timeout_s:g} s: it is not "
+        "running, is stuck, or has another node name (--hostname)"
+    )
     return Finding(healthy=False, text=text)
 
 

@@ -98,7 +98,7 @@ def test_an_unusable_directory_is_an_error_without_traceback(run: Run) -> None:
 def test_diff_shows_what_an_import_would_change(run: Run) -> None:
     done = run("diff", "-", text=LIMIT)
     assert done.exit_code == 1
-    assert "1 attributes of 1 entries differ" in done.output
+    assert "1 attribute of 1 entry differs" in done.output
     found = json.loads(run("diff", "--json", "-", text=LIMIT).output)
     assert found["refused"] == []
     assert found["differences"] == [
@@ -143,3 +143,28 @@ def test_an_export_is_the_same_every_time_and_can_be_imported(run: Run, tmp_path
     assert other("import", str(first)).exit_code == 0
     assert other("export", str(second)).exit_code == 0
     assert first.read_bytes() == second.read_bytes()
+
+
+MARKUP = f"""dn: cn=Markup,{DEVICE}
+changetype: add
+objectClass: dcmExportRule
+cn: Markup
+dcmEntity: Study
+dcmExporterID: STORESCP
+dcmProperty: Modality=[a-z]+
+dcmProperty: StudyDescription=[bold]x[/i]
+"""
+
+
+def test_text_of_the_directory_is_shown_as_it_is(run: Run) -> None:
+    assert run("import", "-", text=WIKI_EXPORTER_AS_PRINTED).exit_code == 0
+    assert run("import", "-", text=MARKUP).exit_code == 0
+    done = run("show")
+    assert done.exit_code == 0, done.output
+    assert "Modality=[a-z]+ & StudyDescription=[bold]x[/i]" in done.output
+
+
+def test_a_folder_to_compare_with_is_named_as_one(run: Run, tmp_path: Path) -> None:
+    done = run("diff", "--against", str(tmp_path))
+    assert done.exit_code == 2
+    assert "is a folder, no LDIF file" in done.output

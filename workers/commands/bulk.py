@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.commands.output import NONE, SOME, exit_status, number, print_json, progress_bar
+from workers.commands.output import (
+    NONE,
+    SOME,
+    confirmed,
+    counted,
+    exit_status,
+    number,
+    print_json,
+    progress_bar,
+)
 from workers.commands.session import Session, session
 
 if TYPE_CHECKING:
@@ -110,11 +119,7 @@ def _only_ids(wanted: "TaskFilter") -> bool:
 
 def _confirmed(operation: "Operation", expected: "BulkProgress") -> bool:
     click.echo(_sentence(operation, expected, "would be "), err=True)
-    try:
-        return click.confirm("Go on?", err=True)
-    except click.Abort:
-        click.echo("no answer; --yes goes on without asking", err=True)
-        return False
+    return confirmed("Go on?")
 
 
 def _report(
@@ -146,8 +151,7 @@ def _sentence(
     skipped = dict(done.skipped) if skipped is None else skipped
     if not done.visited and not skipped:
         return "no task matches"
-    plural = "" if done.changed == 1 else "s"
-    parts = [f"{number(done.changed)} task{plural} {mood}{_DONE[operation]}"]
+    parts = [f"{counted(done.changed, 'task')} {mood}{_DONE[operation]}"]
     if done.changed_from:
         parts[0] += f" ({_listed(dict(done.changed_from))})"
     if skipped:

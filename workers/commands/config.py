@@ -1,13 +1,12 @@
 """``celery -A workers config``: check, show, diff, import, export and reload the configuration."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from workers.commands.config_comparing import diff, export, reload
-from workers.commands.output import inert, print_json, print_table
+from workers.commands.output import counted, inert, print_json, print_table
 from workers.commands.session import quiet, told
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def check(*, as_json: bool) -> int:
         if outage is not None:
             click.echo(f"the directory is unreachable: {inert(outage.text())}")
         _report(problems)
-        click.echo(f"{len(problems)} problems, {errors} of them errors")
+        click.echo(f"{counted(len(problems), 'problem')}, {errors} of them errors")
     return 1 if errors or outage is not None else 0
 
 
@@ -122,9 +121,7 @@ def check(*, as_json: bool) -> int:
 @told
 def show() -> int:
     """Show AEs, exporters, rules, queues and storages as they are understood."""
-    from rich.console import Console  # noqa: PLC0415 - only this command needs it
-
-    from workers.commands.configuration_tables import tables  # noqa: PLC0415
+    from workers.commands.configuration_tables import tables  # noqa: PLC0415 - see the package
 
     source = _source()
     with quiet():
@@ -132,9 +129,8 @@ def show() -> int:
     outage = source.outage()
     if outage is not None:
         click.echo(f"the directory is unreachable: {inert(outage.text())}", err=True)
-    console = Console(file=sys.stdout)
     for table in tables(snapshot):
-        console.print(table)
+        print_table(table.columns, table.rows, title=table.title)
     _report(snapshot.problems)
     return 0
 
@@ -172,7 +168,7 @@ def _tell(name: str, done: "Iterable[Applied]") -> int:
 def _conclude(given: int, tried: int, refused: int) -> None:
     """Say how many records were applied, if not all were."""
     if refused:
-        counts = f"{tried - refused} records applied, {refused} refused"
+        counts = f"{counted(tried - refused, 'record')} applied, {refused} refused"
         click.echo(f"{counts}, {given - tried} not tried", err=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from workers.commands.output import inert, print_json, print_table
+from workers.commands.output import counted, inert, print_json, print_table
 from workers.commands.session import CommandError, session, told
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def _other(against: str) -> "Directory":
     from archive.configuration.source import open_directory  # noqa: PLC0415
 
     if "://" not in against and not Path(against).is_file():
-        msg = f"there is no file {against}"
+        what = "is a folder, no LDIF file" if Path(against).is_dir() else "does not exist"
+        msg = f"{against} {what}"
         raise CommandError(msg)
     return open_directory(replace(Settings.from_environment(), directory=against))
 
@@ -151,4 +152,7 @@ def _print(found: "list[Difference]", refused: list[str], *, as_json: bool) -> N
         ]
         print_table(("entry", "attribute", "now", "then"), rows)
     entries = len({one.dn for one in found})
-    click.echo(f"{len(found)} attributes of {entries} entries differ")
+    differ = "differs" if len(found) == 1 else "differ"
+    click.echo(
+        f"{counted(len(found), 'attribute')} of {counted(entries, 'entry', 'entries')} {differ}"
+    )

@@ -1,11 +1,19 @@
 """Tables of what the configuration says, for ``celery -A workers config show``."""
 
-from collections.abc import Iterable, Iterator
-
-from rich.table import Table
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from archive.configuration.descriptors import ExportRule, NetworkAE, Snapshot
 from archive.model.durations import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is printed below a title."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
 
 
 def tables(snapshot: Snapshot) -> Iterator[Table]:
@@ -106,16 +114,11 @@ def _duration(seconds: float | None) -> str:
     return "" if seconds is None else format_duration(seconds)
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[tuple[object, ...]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*("" if cell is None else _cell(cell) for cell in row))
-    return table
+def _table(title: str, columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> Table:
+    return Table(title, columns, [[_cell(cell) for cell in row] for row in rows])
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return value

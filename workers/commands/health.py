@@ -47,7 +47,8 @@ def health(kind: str, hostname: str | None, url: str, timeout_s: float) -> None:
     A worker answers a ping that goes through Redis and back. A dispatcher shows by its metrics
     (DICOMQ_METRICS_PORT) when it last completed a pass over the ledger. Flower answers HTTP.
     """
-    from workers import health as checks  # noqa: PLC0415 - see the package
+    from archive.errors import InvalidValueError  # noqa: PLC0415 - see the package
+    from workers import health as checks  # noqa: PLC0415
     from workers.app import app  # noqa: PLC0415
 
     finding: Finding
@@ -56,7 +57,11 @@ def health(kind: str, hostname: str | None, url: str, timeout_s: float) -> None:
     elif kind == "flower":
         finding = checks.flower_health(url, timeout_s)
     else:
-        finding = checks.worker_health(app, kind, hostname, timeout_s)
+        try:
+            finding = checks.worker_health(app, kind, hostname, timeout_s)
+        except InvalidValueError as error:
+            msg = f"{error}; or dispatcher, flower"
+            raise CommandError(msg) from error
     if not finding.healthy:
         raise CommandError(finding.text)
     click.echo(finding.text)

@@ -24,19 +24,6 @@ if TYPE_CHECKING:
 ALL, SOME, NONE = 0, 1, 2
 """Exit statuses: all of it was done; some of it; none, or an error."""
 
-_WIDE = 1000
-_STYLES = {
-    "COMPLETED": "green",
-    "WARNING": "yellow",
-    "FAILED": "red",
-    "CANCELED": "dim",
-    "IN PROCESS": "cyan",
-    "SCHEDULED FOR RETRY": "magenta",
-    "open": "green",
-    "paused": "yellow",
-    "paused, probing": "red",
-    "not installed": "dim",
-}
 _VISIBLE_CONTROLS = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -68,35 +55,53 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(value: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 entry``, ``2,000 entries``."""
+    return f"{number(value)} {one if value == 1 else many or f'{one}s'}"
+
+
+def confirmed(question: str) -> bool:
+    """Ask on a terminal; without one the answer is no."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo("no answer; --yes goes on without asking", err=True)
+        return False
+
+
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    title: str = "",
 ) -> None:
     """Print a table; cells that are the name of a state are coloured on a terminal.
+
+    Where it is wider than the terminal, columns move below their rows. Without a terminal each
+    row is one line.
 
     Parameters
     ----------
     right
         Columns that are aligned right.
+    title
+        Line above it.
     """
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - see the package
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - see the package
+
+    from workers.commands.tables import Layout, table_lines  # noqa: PLC0415
 
     context = click.get_current_context(silent=True)
     no_color = bool(context and getattr(context.obj, "no_color", False)) or None
-    width = None if sys.stdout.isatty() else _WIDE
-    console = Console(highlight=False, width=width, no_color=no_color)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        cells = [inert("" if cell is None else cell) for cell in row]
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    console = Console(highlight=False, no_color=no_color)
+    room = console.width if sys.stdout.isatty() else sys.maxsize
+    cells = [[inert("" if cell is None else cell) for cell in row] for row in rows]
     with console.capture() as printed:
-        console.print(table)
-    for line in printed.get().splitlines():
-        click.echo(line.rstrip())
+        for line in table_lines(Layout(columns, cells, right), console, room):
+            console.print(line, soft_wrap=True)
+    click.echo(f"\n{title}" if title else "")
+    click.echo(printed.get())
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:

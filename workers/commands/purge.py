@@ -7,7 +7,15 @@ import click
 from celery.bin.base import CeleryCommand
 
 from workers.commands.options import examples
-from workers.commands.output import exit_status, inert, number, print_json
+from workers.commands.output import (
+    NONE,
+    confirmed,
+    counted,
+    exit_status,
+    inert,
+    number,
+    print_json,
+)
 from workers.commands.session import Session, session, told
 
 if TYPE_CHECKING:
@@ -58,8 +66,10 @@ def purge(**values: Any) -> int:  # noqa: ANN401 - taken apart below
             return 0
         if not (values["yes"] or order.dry_run):
             loss = ", WHOEVER HOLDS THEM OR NOT" if order.force else ""
-            question = f"Drop the local files of {_studies(len(order.uids))}{loss}?"
-            click.confirm(question, abort=True, err=True)
+            studies = counted(len(order.uids), "study", "studies")
+            if not confirmed(f"Drop the local files of {studies}{loss}?"):
+                click.echo("nothing was changed", err=True)
+                return NONE
         return _purge(opened, order, as_json=values["as_json"])
 
 
@@ -152,7 +162,3 @@ def _as_json(report: "PurgeReport") -> dict[str, object]:
         "files": len(study.files),
         "files_not_deleted": list(report.kept_files),
     }
-
-
-def _studies(count: int) -> str:
-    return "1 study" if count == 1 else f"{number(count)} studies"

@@ -127,7 +127,10 @@ def show_study(study_instance_uid: str, *, as_json: bool) -> None:
         more = {"reconciliation": reconciliation_json(state)} if state else {}
         print_json(study | {"series": [asdict(each) for each in series], "holdings": held} | more)
         return
-    print_fields((name.replace("_", " "), value) for name, value in study.items() if value != [])
+    print_fields(
+        (name.replace("_", " "), " ".join(value) if isinstance(value, list | tuple) else value)
+        for name, value in study.items()
+    )
     print_table(
         ("series", "modality", "number", "description", "instances"),
         [tuple(asdict(each).values()) for each in series],
