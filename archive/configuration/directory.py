@@ -27,10 +27,11 @@ from archive.configuration.records import (
     Record,
     RenameRecord,
 )
-from archive.configuration.refusals import Applied, RefusedChangeError
+from archive.configuration.refusals import Applied, InterruptedChangesError, RefusedChangeError
 from archive.configuration.servers import LdapAccess, ldap_accesses
 from archive.configuration.settings import Settings
 from archive.configuration.watching import CAPABILITIES, Watch
+from archive.errors import DirectoryUnavailableError
 
 _PAGED = "1.2.840.113556.1.4.319"
 _PAGE = 400
@@ -168,12 +169,15 @@ class LdapDirectory:
 
         Raises
         ------
-        DirectoryUnavailableError
+        InterruptedChangesError
             When no server can be asked; whether it applied the present record is unknown.
         """
         done: list[Applied] = []
         for record in records:
-            done.append(self._servers.run(partial(_apply, record=record), again=False))
+            try:
+                done.append(self._servers.run(partial(_apply, record=record), again=False))
+            except DirectoryUnavailableError as error:
+                raise InterruptedChangesError(error, tuple(done), record) from error
             if done[-1].refusal is not None and not go_on:
                 break
         return tuple(done)
@@ -235,7 +239,7 @@ class LdapDirectory:
         cookie = None
         where = below or self._servers.base_dn
         while True:
-            _, result, response, _ = connection.search(
+            connection.search(
                 where,
                 search,
                 BASE if base else SUBTREE,
@@ -243,8 +247,9 @@ class LdapDirectory:
                 paged_size=_PAGE,
                 paged_cookie=cookie,
             )
+            result = connection.result
             check_result(result, f"searching {search[:60]} below {where}")
-            entries.extend(_entries(response))
+            entries.extend(_entries(connection.response))
             cookie = result.get("controls", {}).get(_PAGED, {}).get("value", {}).get("cookie")
             if not cookie:
                 return entries
@@ -261,7 +266,7 @@ def _entries(response: Iterable[dict[str, Any]]) -> Iterator[Entry]:
 def _apply(connection: Any, record: Record) -> Applied:  # noqa: ANN401 - ldap3 has no types
     if isinstance(record, AddRecord) and not _has_class(record):
         return Applied(record, RefusedChangeError("add", 65, "no objectClass attribute"))
-    operation, (_, result, _, _) = _send(connection, record)
+    operation, result = _send(connection, record), connection.result
     if result["result"] != 0:
         refusal = RefusedChangeError(operation, result["result"], result["message"])
         return Applied(record, refusal)
@@ -272,24 +277,28 @@ def _has_class(record: AddRecord) -> bool:
     return any(name.lower() == "objectclass" for name, _ in record.attributes)
 
 
-def _send(connection: Any, record: Record) -> tuple[str, Any]:  # noqa: ANN401 - ldap3 has no types
-    """Send a change; return the name of the operation and the answer."""
+def _send(connection: Any, record: Record) -> str:  # noqa: ANN401 - ldap3 has no types
+    """Send a change; return the name of the operation. The answer is the connection's result."""
     match record:
         case AddRecord():
             entry = Entry.of(record.dn, record.attributes)
             values = {name: list(values) for name, values in entry.attributes.items()}
-            return "add", connection.add(record.dn, attributes=values)
+            connection.add(record.dn, attributes=values)
+            return "add"
         case ModifyRecord():
-            return "modify", connection.modify(record.dn, _changes(record))
+            connection.modify(record.dn, _changes(record))
+            return "modify"
         case DeleteRecord():
-            return "delete", connection.delete(record.dn)
+            connection.delete(record.dn)
+            return "delete"
         case RenameRecord():
-            return "rename", connection.modify_dn(
+            connection.modify_dn(
                 record.dn,
                 record.new_rdn,
                 delete_old_dn=record.delete_old_rdn,
                 new_superior=record.new_superior,
             )
+            return "rename"
 
 
 def _changes(record: ModifyRecord) -> dict[str, list[tuple[str, list[bytes]]]]:

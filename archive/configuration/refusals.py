@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from archive.configuration.records import Record
-from archive.errors import ConfigurationError
+from archive.errors import ConfigurationError, DirectoryUnavailableError
 
 RESULT_TEXTS = {
     1: "Operations error",
@@ -72,3 +72,25 @@ class Applied:
 
     record: Record
     refusal: RefusedChangeError | None = None
+
+
+class InterruptedChangesError(DirectoryUnavailableError):
+    """A server broke off between change records; what it applied before stays.
+
+    Parameters
+    ----------
+    cause
+        How it broke off.
+    done
+        The records that it answered.
+    present
+        The record that it did not answer.
+    """
+
+    def __init__(self, cause: Exception, done: tuple[Applied, ...], present: Record) -> None:
+        super().__init__(
+            f'{cause}; whether "{present.dn}" (line {present.line}) was applied is unknown, what '
+            "was applied before stays: see with `config diff` what is missing, then import again "
+            "with --continue"
+        )
+        self.done = done

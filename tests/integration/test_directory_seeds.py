@@ -114,6 +114,49 @@ def test_our_samples(server: Slapd, tool: str) -> None:
     assert status == 0, output
 
 
+THREE_CHANGES = f"""\
+dn: {DEVICE}
+changetype: modify
+replace: dicomDescription
+dicomDescription: first
+
+dn: {DEVICE}
+changetype: modify
+replace: dicomManufacturer
+dicomManufacturer: %s
+
+dn: {DEVICE}
+changetype: modify
+replace: dicomDescription
+dicomDescription: third
+"""
+
+
+def test_what_is_applied_before_a_refusal_stays_and_is_named(server: Slapd, file: Path) -> None:
+    file.write_text(THREE_CHANGES.replace("dicomManufacturer", "nonsense") % "second")
+    status, output = run(server, "import", str(file))
+    assert status == 1
+    assert output.count(f'modify "{DEVICE}"') == 2
+    assert f"{file} line 6: ldap_modify: Undefined attribute type (17)" in output
+    assert "1 record applied, 1 refused, 1 not tried" in output
+    assert "what was applied stays; mend the refused record and import again with --con" in output
+    assert ": first" in attributes(server, "dicomDescription")
+    status, output = run(server, "import", "--continue", str(file))
+    assert (status, "2 records applied, 1 refused, 0 not tried" in output) == (1, True)
+    assert ": third" in attributes(server, "dicomDescription")
+
+
+def test_what_is_applied_before_a_server_breaks_off_is_named(server: Slapd, file: Path) -> None:
+    too_long = "x" * 2**24  # more than slapd takes in one request: it closes the connection
+    file.write_text(THREE_CHANGES % too_long)
+    status, output = run(server, "import", str(file))
+    assert status == 2
+    assert output.count(f'modify "{DEVICE}"') == 1
+    assert f'whether "{DEVICE}" (line 6) was applied is unknown, what was applied bef' in output
+    assert ": first" in attributes(server, "dicomDescription")
+    assert not attributes(server, "dicomManufacturer")
+
+
 def test_an_export_of_a_server_fills_another(server: Slapd, make_slapd: MakeSlapd) -> None:
     target = server.directory / "export.ldif"
     status, output = run(server, "export", str(target))

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from archive.configuration.source import ConfigurationSource
 
 _FILE = click.File("rb")
+_AGAIN = (
+    "what was applied stays; mend the refused record and import again with --continue, "
+    "which passes over what is there already"
+)
 
 
 @click.group(name="config")
@@ -43,7 +47,8 @@ def import_files(files: tuple[BinaryIO, ...], *, go_on: bool, dry_run: bool) -> 
     """Apply the records of LDIF FILES; `-` reads the standard input.
 
     Adds, changes, deletes and renames entries as ldapadd and ldapmodify do: each record whole or
-    not at all, one after the other, up to the first that is refused. A file that is no LDIF
+    not at all, one after the other, up to the first that is refused. What was applied before
+    stays: mend the refused record and import again with --continue. A file that is no LDIF
     changes nothing. Running processes see the changes within seconds. Exit status 1: a record was
     refused.
 
@@ -63,12 +68,27 @@ def import_files(files: tuple[BinaryIO, ...], *, go_on: bool, dry_run: bool) -> 
     refused, tried = 0, 0
     for name, ldif in parsed:
         if go_on or not refused:
-            done = source.directory.apply_all(ldif.records, go_on=go_on)
+            done = _apply(source, name, ldif, go_on=go_on)
             refused, tried = refused + _tell(name, done), tried + len(done)
     with quiet():
         _report([one for one in _problems(_source()) if one not in before])
     _conclude(sum(len(ldif.records) for _, ldif in parsed), tried, refused)
+    if tried > refused > 0 and not go_on:
+        click.echo(_AGAIN, err=True)
     return 1 if refused else 0
+
+
+def _apply(
+    source: "ConfigurationSource", name: str, ldif: "LdifFile", *, go_on: bool
+) -> "tuple[Applied, ...]":
+    """Apply the records of a file; when a server breaks off, say what it applied until then."""
+    from archive.configuration.refusals import InterruptedChangesError  # noqa: PLC0415 - see there
+
+    try:
+        return source.directory.apply_all(ldif.records, go_on=go_on)
+    except InterruptedChangesError as error:
+        _tell(name, error.done)
+        raise
 
 
 def _would(
