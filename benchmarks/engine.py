@@ -41,12 +41,17 @@ PUBLISH = (
 
 @dataclass
 class Bench:
-    """Running servers, our processes, and where their logs go."""
+    """Running servers, our processes, and where their logs go.
+
+    The benchmark looks over a connection of its own: a new one for each look would take
+    processor time from what is measured.
+    """
 
     engine: Engine
-    database: str
+    observer: "psycopg.Connection[tuple[float, ...]]"
     directory: Path
     postmaster: int
+    processes: dict[str, RunningProcess] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
     def start(self, application: str, *arguments: str) -> RunningProcess:
@@ -57,13 +62,26 @@ class Bench:
 
     def query(self, statement: str) -> list[tuple[float, ...]]:
         """Return the rows of a statement."""
-        with psycopg.connect(self.database, autocommit=True) as connection:
-            return connection.execute(statement.encode()).fetchall()
+        return self.observer.execute(statement.encode()).fetchall()
 
     def finished(self, count: int) -> None:
-        """Wait until `count` tasks are completed, and none is left."""
-        done = "SELECT count(*) FROM task WHERE status = 'COMPLETED'"
-        wait_until(lambda: self.query(done)[0][0] >= count, deadline_s=300, what="the tasks")
+        """Wait until `count` tasks are completed.
+
+        Raises
+        ------
+        ChildProcessError
+            When dispatcher or worker has ended.
+        """
+        statement = "SELECT count(*) FROM task WHERE status = 'COMPLETED'"
+
+        def done() -> bool:
+            for name, process in self.processes.items():
+                if not process.is_alive():
+                    message = f"the {name} has ended:\n{process.output()[-2000:]}"
+                    raise ChildProcessError(message)
+            return self.query(statement)[0][0] >= count
+
+        wait_until(done, deadline_s=300, what="the tasks")
 
     def clear(self) -> None:
         """Forget all tasks."""
@@ -142,11 +160,14 @@ def running(directory: Path, *, fsync: str) -> Iterator[Bench]:
     redis.start()
     url = server.get_uri()
     try:
-        with contextlib.closing(Ledger(url)) as ledger:
+        with (
+            contextlib.closing(Ledger(url)) as ledger,
+            psycopg.connect(url, autocommit=True) as observer,
+        ):
             ledger.migrate()
             engine = new_engine(ledger, url, redis, spawn=_no_spawn, directory=directory)
             engine.environment |= {"DICOMQ_LEASE_S": "20", "DICOMQ_HEARTBEAT_S": "5"}
-            yield Bench(engine, url, directory, server.get_postmaster_info().pid)
+            yield Bench(engine, observer, directory, server.get_postmaster_info().pid)
     finally:
         redis.stop()
         server.cleanup()
@@ -160,10 +181,9 @@ def _no_spawn(*_: object, **__: object) -> RunningProcess:
 def measure(bench: Bench, options: argparse.Namespace) -> None:
     """Run all cases and print the tables."""
     bench.engine.configure(queues(BUSY, 64))
-    processes = {
-        "dispatcher": bench.start("app", "dispatcher"),
-        "worker": bench.start("app", *WORKER),
-    }
+    processes = bench.processes
+    processes["dispatcher"] = bench.start("app", "dispatcher")
+    processes["worker"] = bench.start("app", *WORKER)
     try:
         _measure_latency(bench, options.singles)
         before = memory(bench, processes)
