@@ -219,7 +219,7 @@ def _report(
     studies: Sequence[DemoStudy], tally: Tally, environment: Mapping[str, str], console: Console
 ) -> int:
     """Print the counts of each study; return 0 if they all agree."""
-    table = Table(title="Objects per study")
+    table = Table(title="Objects per study", box=None, pad_edge=False, collapse_padding=True)
     table.add_column("study", overflow="fold")
     for name in ("sent", "received", "exported", "notified"):
         table.add_column(name, justify="right", no_wrap=True)

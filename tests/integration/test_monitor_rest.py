@@ -64,6 +64,12 @@ def test_status_codes(rest: Monitor) -> None:
     assert answered == REFUSALS
 
 
+def test_what_is_no_path_is_said_in_json(rest: Monitor) -> None:
+    refusal = {"errorMessage": "there is no such path; openapi.json lists all"}
+    for path in ("", "/studies", "/aets/DCM4CHEE/rs/studies/a/b/c/export/PACS"):
+        assert answer(rest, path, "POST") == (404, refusal)
+
+
 def test_only_ian(rest: Monitor, ledger: Ledger) -> None:
     task = export(rest, "1.2.3", "?only-ian=true")
 

@@ -48,6 +48,9 @@ def test_it_asks_before(stored: Site) -> None:
     asked = purge(stored, *one, answer="n\n")
     assert "Drop the local files of 1 study?" in asked.stderr
     assert stored.count("location") == 4
+    silent = purge(stored, *one)
+    assert silent.exit_code == 2
+    assert "no answer; --yes goes on without asking\nnothing was changed" in silent.stderr
     purge(stored, *one, answer="y\n")
     assert (stored.count("location"), stored.count("instance"), len(stored.files())) == (2, 4, 2)
 
@@ -57,3 +60,9 @@ def test_an_archive_that_is_not_in_the_directory(stored: Site) -> None:
     assert refused.exit_code
     assert "has no AE NOWHERE" in refused.stderr
     assert stored.count("location") == 4
+
+
+def test_a_study_that_nobody_knows(stored: Site) -> None:
+    refused = purge(stored, "1.2.3", "--yes")
+    assert refused.exit_code == 2
+    assert refused.stderr == "1.2.3: refused, the archive does not know this study\n"

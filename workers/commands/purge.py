@@ -138,11 +138,7 @@ def _tell(report: "PurgeReport", would: str) -> None:
     study = report.study
     uid = inert(study.study_instance_uid)
     if study.refusal is not None:
-        click.echo(
-            f"{uid}: {would}refused, {study.refusal}; name the archive that holds them with "
-            "--external-aet, or lose them with --force",
-            err=True,
-        )
+        click.echo(f"{uid}: {would}refused, {study.refusal}", err=True)
         return
     click.echo(
         f"{uid}: {number(study.instances)} objects {would}purged, "

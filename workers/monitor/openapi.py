@@ -63,7 +63,7 @@ def rest_routes(prefix: str, root: str = "") -> list[URLSpec]:
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
     in_order = sorted(by_path, key=_names_last)
-    return [
+    routes = [
         url(
             f"{re.escape(prefix)}{_expression(path)}",
             RestHandler,
@@ -71,6 +71,8 @@ def rest_routes(prefix: str, root: str = "") -> list[URLSpec]:
         )
         for path in in_order
     ]
+    anything_else = {"endpoints": {}, "names": ()}
+    return [*routes, url(rf"{re.escape(prefix)}(?:/.*)?", RestHandler, anything_else)]
 
 
 def _names_last(path: str) -> list[bool]:

@@ -119,7 +119,7 @@ class RestHandler(JsonHandler):
     """Answers for all verbs of a path."""
 
     def initialize(self, endpoints: Mapping[str, Endpoint], names: Sequence[str]) -> None:
-        """Take the endpoints by verb and the names in the path."""
+        """Take the endpoints by verb, none for a path that is none, and the names in it."""
         self._endpoints = endpoints
         self._names = names
 
@@ -142,6 +142,8 @@ class RestHandler(JsonHandler):
 
     async def _answer(self, values: Sequence[str]) -> None:
         endpoint = self._endpoints.get(self.request.method or "")
+        if not self._endpoints:
+            raise HTTPError(HTTPStatus.NOT_FOUND, "there is no such path; openapi.json lists all")
         if endpoint is None:
             self.set_header("Allow", ", ".join(sorted(self._endpoints)))
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)

@@ -190,8 +190,9 @@ BEGIN
       AND EXISTS (SELECT FROM location l WHERE l.instance_fk = i.pk);
     refusal := CASE
         WHEN p_force THEN NULL
-        WHEN v_lost > 0 THEN format('%s of its objects are not known to be held by another archive', v_lost)
-        WHEN v_busy > 0 THEN format('%s export or retrieve tasks of it are not done yet', v_busy) END;
+        WHEN v_lost > 0 THEN format('%s of its objects are not known to be held by another archive; name the one that'
+                ' holds them (--external-aet), or lose them (--force)', v_lost)
+        WHEN v_busy > 0 THEN format('%s export or retrieve tasks of it are not done yet; wait for them or cancel them', v_busy) END;
     IF refusal IS NOT NULL THEN RETURN NEXT; RETURN; END IF;
     WITH gone AS (
         DELETE FROM location l USING instance i, series s, study t
