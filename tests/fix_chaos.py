@@ -45,29 +45,16 @@ class LinkedSystem(System):
     """A system each kind of whose processes reaches each server through a proxy of its own."""
 
     links: dict[str, Proxy] = field(default_factory=dict)
-    starting: str = ""
 
-    @property
     @override
-    def environment(self) -> dict[str, str]:
-        """Variables for the process that is being started."""
-        kind = self.starting.partition("-")[0]
-        if kind not in KINDS:
-            return super().environment
+    def environment_of(self, name: str) -> dict[str, str]:
+        """Return the variables of a process, which lead to its proxies."""
+        kind = name.partition("-")[0]
         postgres, redis = (self.links[f"{kind} to {server}"].port for server in SERVERS)
-        return super().environment | {
+        return self.environment | {
             "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{postgres}/postgres",
             "REDIS_URL": f"redis://127.0.0.1:{redis}/0",
         }
-
-    @override
-    def start(self, name: str) -> None:
-        """Start a process behind its proxies."""
-        self.starting = name
-        try:
-            super().start(name)
-        finally:
-            self.starting = ""
 
 
 @dataclass
@@ -329,20 +316,12 @@ def _configure(system: LinkedSystem) -> None:
     hour = (SYSTEM_CLOCK.now().astimezone().hour + 3) % 24
     patient = ["dcmMaxRetries: 1000", "dcmRetryDelay: PT1S", "dcmMaxRetryDelay: PT1S"]
     system.queue("STORESCP", *patient, "dcmMaxTasksParallel: 6")
-    system.configure(_patient_notifications())
+    system.change_queue("IANSCU", *patient)
     system.queue("CLOSED", f"dcmSchedule: hour={hour}")
     port = system.links["export to destination"].port
     receiver = system.links["notify to receiver"].port
     system.export_to(port, ian_port=receiver, more=["dcmRetrieveAET: STORESCP"])
     system.export_to(port, exporter="CLOSED")
-
-
-def _patient_notifications() -> str:
-    """Return the change record that lets notifications be tried again and again."""
-    lines = [f"dn: dcmQueueName=IANSCU,{ARCHIVE}", "changetype: modify"]
-    for value in ("dcmMaxRetries: 1000", "dcmRetryDelay: PT1S", "dcmMaxRetryDelay: PT1S"):
-        lines += [f"replace: {value.partition(':')[0]}", value, "-"]
-    return "\n".join([*lines, ""])
 
 
 @pytest.fixture
@@ -372,8 +351,7 @@ def chaos(
         def start(seed: int) -> Chaos:
             system.configure(port_change(f"cn=dicom,{ARCHIVE}", system.port))
             _configure(system)
-            for name in PROCESSES:
-                system.start(name)
+            system.start(*PROCESSES)
             random = Random(seed)  # noqa: S311 - chooses faults
             peers = (destination, receiver)
             operator = Operator(system, random)

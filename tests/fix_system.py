@@ -110,7 +110,7 @@ class System:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables with which every process is started."""
+        """Variables with which processes and commands are started."""
         return {
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis.url,
@@ -118,6 +118,10 @@ class System:
             "DICOMQ_BIND": "127.0.0.1",
             **TIMES,
         }
+
+    def environment_of(self, name: str) -> dict[str, str]:  # noqa: ARG002 - for systems with links
+        """Return the variables with which a process is started."""
+        return self.environment
 
     # --- configuration
 
@@ -171,18 +175,33 @@ class System:
         head = [f"dn: dcmQueueName={name},{ARCHIVE}", "changetype: add", "objectClass: dcmQueue"]
         self.configure("\n".join([*head, f"dcmQueueName: {name}", *lines, ""]))
 
+    def change_queue(self, name: str, *lines: str) -> None:
+        """Change a queue that is there, such as ``change_queue("IANSCU", "dcmMaxRetries: 0")``."""
+        change = [f"dn: dcmQueueName={name},{ARCHIVE}", "changetype: modify"]
+        for line in lines:
+            change += [f"replace: {line.partition(':')[0]}", line, "-"]
+        self.configure("\n".join([*change, ""]))
+
     # --- processes
 
-    def start(self, name: str) -> None:
-        """Start one of the processes and wait until it works."""
-        kind = name.partition("-")[0]
-        argv, ready = self._commands()[kind]
-        log = self.directory.parent / f"{name}.log"
-        before = log.read_text(errors="replace").count(ready) if log.exists() else 0
-        self.processes[name] = process = start_process(argv, log=log, env=self.environment)
-        wait_until(
-            partial(_said_again, process, ready, before), deadline_s=60, what=f"{name} to start"
-        )
+    def start(self, *names: str) -> None:
+        """Start processes and wait until each works."""
+        commands = self._commands()
+        ready: dict[str, Callable[[], bool]] = {}
+        for name in names:
+            argv, words = commands[name.partition("-")[0]]
+            log = self.directory.parent / f"{name}.log"
+            before = log.read_text(errors="replace").count(words) if log.exists() else 0
+            process = start_process(argv, log=log, env=self.environment_of(name))
+            self.processes[name] = process
+            ready[name] = partial(_said_again, process, words, before)
+        for name, is_ready in ready.items():
+            wait_until(is_ready, deadline_s=60, what=f"{name} to start")
+
+    def start_all(self) -> None:
+        """Start two SCPs, a dispatcher and the workers that export and notify."""
+        self.start("scp-0", "scp-1", "dispatcher", "export", "notify")
+        self.wait_until(lambda: echo(self.port), what="a C-ECHO of DCM4CHEE")
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a process; after KILL wait for its end."""
@@ -350,8 +369,6 @@ def idle_system(tmp_path: Path, ledger_url: str, own_redis: RedisServer) -> Iter
 
 @pytest.fixture
 def system(idle_system: System) -> System:
-    """A running dicomq: two SCPs, a dispatcher, a worker per built kind."""
-    for name in ("scp-0", "scp-1", "dispatcher", "export", "notify"):
-        idle_system.start(name)
-    idle_system.wait_until(lambda: echo(idle_system.port), what="a C-ECHO of DCM4CHEE")
+    """A running dicomq: two SCPs, a dispatcher, and workers that export and notify."""
+    idle_system.start_all()
     return idle_system

@@ -21,6 +21,7 @@ from tests.fix_system import System
 
 STUDIES, SERIES, INSTANCES = 5, 2, 50
 TOTAL = STUDIES * SERIES * INSTANCES
+SOON = ("dcmRetryDelay: PT0.2S", "dcmRetryDelayMultiplier: 100")
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -134,15 +135,22 @@ class Scene:
 
 
 @pytest.fixture
-def scene(system: System, tmp_path: Path) -> Iterator[Scene]:
-    """A running system that exports studies after a quiet period longer than a restart."""
+def scene(idle_system: System, tmp_path: Path) -> Iterator[Scene]:
+    """A running system that exports studies after a quiet period longer than a restart.
+
+    What a killed worker had in hand is tried again without delay: the lease is waiting enough.
+    """
+    system = idle_system
     made = Scene(system, tmp_path)
     made.destination.start()
     made.receiver.start()
+    system.queue("STORESCP", "dcmMaxTasksParallel: 4", "dcmMaxRetries: 10", *SOON)
+    system.change_queue("IANSCU", *SOON)
     more = ["dcmRetrieveAET: STORESCP"]
     system.export_to(
         made.destination.port, ian_port=made.receiver.port, more=more, duration="PT12S"
     )
+    system.start_all()
     yield made
     made.destination.stop()
     made.receiver.stop()
