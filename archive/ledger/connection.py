@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: the pool, transactions, notifications, and the seam for its errors."""
 
+import math
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -227,5 +228,16 @@ class Listener:
             When the connection broke; notifications may have been missed.
         """
         with translated_errors():
-            notifications = self._connection.notifies(timeout=timeout_s, stop_after=1)
-            return [(each.channel, each.payload) for each in notifications]
+            arrived = self._arrived()
+            if arrived or timeout_s <= 0:
+                return arrived
+            # psycopg itself would look ten times a second
+            readable = select.poll()
+            readable.register(self._connection.fileno(), select.POLLIN)
+            readable.poll(math.ceil(timeout_s * 1000))
+            return self._arrived()
+
+    def _arrived(self) -> list[tuple[str, str]]:
+        """Return what has arrived, without waiting."""
+        notifications = self._connection.notifies(timeout=0)
+        return [(each.channel, each.payload) for each in notifications]

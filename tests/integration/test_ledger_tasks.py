@@ -1,5 +1,6 @@
 """A task's life in the ledger: hand-over, claim, fence, outcome, rescue, and what operators do."""
 
+import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -327,6 +328,15 @@ def test_notifications_reach_listeners(ledger: Ledger) -> None:
         finish(ledger, task, BROKEN, RetryIn(0.0))
         assert listener.wait(5) == [(TASK_CHANNEL, "")]
         assert listener.wait(0.0) == []
+
+
+def test_listener_that_waits_does_not_wake(ledger: Ledger) -> None:
+    """Every process has one or two: one that looked now and then would keep an idle host busy."""
+    with ledger.listen(TASK_CHANNEL) as listener:
+        listener.wait(0.0)
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        assert listener.wait(0.4) == []
+        assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before <= 2
 
 
 def test_purge_deletes_by_queue_status_and_age(ledger: Ledger) -> None:
