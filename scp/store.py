@@ -22,6 +22,7 @@ from archive.ledger.connection import Ledger
 from archive.ledger.objects import store_object
 from archive.model.entities import (
     ObjectAttributes,
+    OverwritePolicy,
     StoredFile,
     StorePolicy,
     StoreResult,
@@ -36,6 +37,7 @@ from scp.header import Header, read_header
 from scp.known import Incoming, ShortWay, demanded
 from scp.obsolete import delete_replaced
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
+from scp.restoring import has_lost
 from scp.session import Session
 from scp.statuses import RefusedObjectError, StoreStatus
 
@@ -125,7 +127,14 @@ class StoreService:
         if stored is None:
             stored = incoming.file.commit(attributes)
             checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
-        result = self._record(incoming, coerced, stored, intents)
+        policy = informed_policy(incoming)
+        result = self._record(incoming, coerced, stored, intents=intents, policy=policy)
+        storages = incoming.session.storages
+        if not result.keep_file and has_lost(
+            self._ledger, storages, result.instance_pk, new=stored
+        ):
+            policy = replace(policy, overwrite=OverwritePolicy.EVEN_WITH_EQUAL_DIGEST)
+            result = self._record(incoming, coerced, stored, intents=intents, policy=policy)
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
         self._tidy(incoming, result)
         log_stored(incoming, attributes, result)
@@ -148,11 +157,12 @@ class StoreService:
         incoming: Incoming,
         coerced: CoercedReception,
         stored: StoredFile,
+        *,
         intents: tuple[ExportIntent, ...],
+        policy: StorePolicy,
     ) -> StoreResult:
         """Write rows and tasks in one transaction; repeat it when another got in the way."""
         reception = incoming.session.reception(incoming.request)
-        policy = informed_policy(incoming)
         attempt = 0
         while True:
             attempt += 1

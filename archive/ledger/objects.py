@@ -108,6 +108,12 @@ def instance_references(
     return [InstanceReference(*row) for row in rows]
 
 
+def instance_files(tx: Transaction, instance_pk: int) -> list[StoredFile]:
+    """Return the copies of an object."""
+    rows = tx.execute(load_queries("objects")["instance_files"], {"instance": instance_pk})
+    return [StoredFile(*row) for row in rows]
+
+
 def count_instances(tx: Transaction, study: str) -> int:
     """Return how many instances of a study the archive holds."""
     row = tx.execute(load_queries("objects")["count_instances"], {"study": study}).fetchone()

@@ -195,7 +195,11 @@ BEGIN
         END IF;
     END IF;
     IF kind = 'REPLACED' THEN
-        WITH gone AS (DELETE FROM location l WHERE l.instance_fk = instance_pk RETURNING l.*),
+        -- The path of a file that was missing is the new one's now.
+        WITH deleted AS (DELETE FROM location l WHERE l.instance_fk = instance_pk RETURNING l.*),
+        gone AS (
+            SELECT d.* FROM deleted d
+            WHERE (d.storage_id, d.storage_path) <> (f->>'storage_id', f->>'storage_path')),
         noted AS (
             INSERT INTO obsolete_file (storage_id, storage_path, transfer_syntax_uid, object_size, dataset_offset, digest)
             SELECT g.storage_id, g.storage_path, g.transfer_syntax_uid, g.object_size, g.dataset_offset, g.digest

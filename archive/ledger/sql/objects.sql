@@ -51,6 +51,12 @@ WHERE t.study_instance_uid = %(study)s
   AND (%(sop)s::text IS NULL OR i.sop_instance_uid = %(sop)s)
 ORDER BY s.pk, i.pk;
 
+-- instance_files --
+-- The copies of an object.
+SELECT l.storage_id, l.storage_path, l.transfer_syntax_uid, l.object_size, l.dataset_offset, l.digest
+FROM location l WHERE l.instance_fk = %(instance)s
+ORDER BY l.pk;
+
 -- count_instances --
 -- How many instances the archive holds of a study.
 SELECT count(*) FROM study t JOIN series s ON s.study_fk = t.pk JOIN instance i ON i.series_fk = s.pk
