@@ -120,8 +120,8 @@ class LdapDirectory:
     def fingerprint(self) -> str:
         """Return what changes whenever an entry is added, changed or deleted.
 
-        Transfer capabilities are many: on a server without contextCSN a deleted one is noticed
-        within half a minute.
+        On a server without contextCSN what is deleted below other devices is noticed a few
+        seconds later.
 
         Raises
         ------

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ldap3 import NONE, SAFE_SYNC, Connection, Server, Tls
+from ldap3 import NONE, SYNC, Connection, Server, Tls
 from ldap3.core.exceptions import LDAPException, LDAPSocketReceiveError
 
 from archive.clock import Clock
@@ -209,7 +209,7 @@ def _open(access: LdapAccess) -> Any:  # noqa: ANN401 - ldap3 has no types
         server,
         user=access.bind_dn,
         password=password,
-        client_strategy=SAFE_SYNC,
+        client_strategy=SYNC,  # the group's lock is held; SAFE_SYNC copies every answer, slowly
         auto_referrals=False,  # a password is for the servers that were named only
         receive_timeout=math.ceil(access.timeout_s),
         return_empty_attributes=False,  # hundreds are asked for, each entry has a few
@@ -218,7 +218,8 @@ def _open(access: LdapAccess) -> Any:  # noqa: ANN401 - ldap3 has no types
         connection.open()
         if access.start_tls:
             connection.start_tls()
-        check_result(connection.bind()[1], f"binding as {access.bind_dn or 'nobody'}")
+        connection.bind()
+        check_result(connection.result, f"binding as {access.bind_dn or 'nobody'}")
     except (LDAPException, DirectoryUnavailableError):
         close_connection(connection)
         raise

@@ -2,8 +2,8 @@
 
 A server with the overlay syncprov says in one value whether anything changed (contextCSN). Others
 are asked for entries changed since, which finds what was added or modified, and for the names
-below the own device, which finds what was deleted there. Beside that the versions of all entries
-are compared from time to time: the rarer the longer that takes.
+below the own device, which finds what was deleted there. Beside that the names of all entries are
+compared every few seconds, and their versions from time to time: the rarer the longer that takes.
 
 A contextCSN may be left over from a time when the server had the overlay. It is believed when it
 was seen to change, for as long as no entry is newer.
@@ -24,20 +24,30 @@ CAPABILITIES = "(objectClass=dicomTransferCapability)"
 SURE_S = 60.0
 SHORTEST_S = 4.0
 SHORTEST_CAPABILITIES_S = 30.0
+SHORTEST_NAMES_S = 3.0
 SHARE = 100
+"""Versions are compared for one part of the time in so many."""
+
+SHARE_NAMES = 30
 _MOST_CHANGED = 100
 _NAME_SEARCH = f"(!{CAPABILITIES})"
+_NO_ATTRIBUTES = ["1.1"]
 
 Search = Callable[..., list[Entry]]
 
 
 @dataclass(slots=True)
 class _Part:
-    """Versions of some of the entries, and when they are compared again."""
+    """Versions or names of some of the entries, and when they are compared again."""
 
     shortest_s: float
+    share: int = SHARE
     digest: str = ""
     due: float = float("-inf")
+
+    def postpone(self, began: float, ended: float) -> None:
+        """Compare again the later the longer it took."""
+        self.due = ended + min(max(self.share * (ended - began), self.shortest_s), SURE_S)
 
 
 @dataclass(slots=True)
@@ -62,6 +72,7 @@ class Watch:
     _device_dn: str = ""
     _entries: _Part = field(default_factory=lambda: _Part(SHORTEST_S))
     _capabilities: _Part = field(default_factory=lambda: _Part(SHORTEST_CAPABILITIES_S))
+    _names: _Part = field(default_factory=lambda: _Part(SHORTEST_NAMES_S, SHARE_NAMES))
 
     def forget(self) -> None:
         """Compare everything at the next call."""
@@ -80,8 +91,10 @@ class Watch:
             Returns the entries that a filter finds; takes the names of attributes and, as `below`,
             where to search, and as `base` whether that entry alone is meant.
         """
+        searches = tuple(searches)
         is_sure = self._look_at_context(server, search)
-        marker = f"{server} {self._context} {'' if is_sure else self._ask(search)}"
+        asked = "" if is_sure else f"{self._ask(search)} {self._all_names(searches, search)}"
+        marker = f"{server} {self._context} {asked}"
         if marker != self._marker:
             self._entries.due = self._capabilities.due = float("-inf")
         self._compare(self._entries, searches, search, is_sure=is_sure)
@@ -104,13 +117,24 @@ class Watch:
         """Return a value that changes with the directory, unless something is deleted elsewhere."""
         try:
             changed = search(f"(entryCSN>={self._since})", ["entryCSN"]) if self._since else []
-            own = search(_NAME_SEARCH, ["1.1"], below=self._device_dn) if self._device_dn else []
+            own: list[Entry] = []
+            if self._device_dn:
+                own = search(_NAME_SEARCH, _NO_ATTRIBUTES, below=self._device_dn)
         except SizeLimitError:
             self._since = self._device_dn = ""
             return "more than the server gives"
         if len(changed) > _MOST_CHANGED:
             self._since = _latest(changed)
         return _digest((*changed, *own))
+
+    def _all_names(self, searches: Iterable[str], search: Search) -> str:
+        """Return a value that changes when anything is deleted; looked for if it is time to."""
+        part, began = self._names, self.clock.monotonic()
+        if began >= part.due:
+            found = (search(one, _NO_ATTRIBUTES) for one in (*searches, CAPABILITIES))
+            part.digest = _digest(entry for entries in found for entry in entries)
+            part.postpone(began, self.clock.monotonic())
+        return part.digest
 
     def _compare(
         self, part: _Part, searches: Iterable[str], search: Search, *, is_sure: bool
@@ -121,9 +145,9 @@ class Watch:
             return
         entries = [entry for one in searches for entry in search(one, list(VERSION_ATTRIBUTES))]
         part.digest = _digest(entries)
-        ended = self.clock.monotonic()
-        wait_s = min(max(SHARE * (ended - began), part.shortest_s), SURE_S)
-        part.due = ended + (SURE_S if is_sure else wait_s)
+        part.postpone(began, ended := self.clock.monotonic())
+        if is_sure:
+            part.due = ended + SURE_S
         if is_sure and _latest(entries) > self._context[-1]:
             self._context_moves = False
         if part is self._entries:

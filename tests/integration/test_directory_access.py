@@ -14,6 +14,7 @@ from archive.configuration.entries import Entry
 from archive.configuration.ldif import parse_ldif, write_ldif
 from archive.configuration.settings import Settings
 from archive.configuration.source import ConfigurationSource
+from archive.configuration.watching import SHORTEST_NAMES_S
 from archive.errors import ConfigurationError, DirectoryUnavailableError
 from tests.directory_cases import BASE, DEVICE, DEVICES
 from tests.fix_slapd import MakeSlapd, Slapd, small_directory
@@ -45,6 +46,17 @@ class FastClock:
 
     def monotonic(self) -> float:
         return float(next(self._minutes))
+
+
+class SetClock:
+    """Stands still until it is set."""
+
+    now = staticmethod(SYSTEM_CLOCK.now)
+    sleep = staticmethod(SYSTEM_CLOCK.sleep)
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
 
 
 def settings_for(server: Slapd, **more: str) -> Settings:
@@ -208,6 +220,27 @@ def test_deletions_elsewhere_are_noticed_when_all_is_compared(make_slapd: MakeSl
         before = directory.fingerprint()
         server.tool("ldapdelete", "-r", f"dicomDeviceName=storescu,{DEVICES}")
         assert directory.fingerprint() != before
+
+
+def test_deletions_elsewhere_are_noticed_within_seconds(make_slapd: MakeSlapd) -> None:
+    """By the names of all entries, before versions are compared again."""
+    peer = f"dicomDeviceName=storescu,{DEVICES}"
+    capability = (
+        f"\ndn: cn=CT,dicomAETitle=STORESCU,{peer}\nobjectClass: dicomTransferCapability\n"
+        "cn: CT\ndicomSOPClass: 1.2.3\ndicomTransferRole: SCU\n"
+        "dicomTransferSyntax: 1.2.840.10008.1.2\n"
+    )
+    server, clock = make_slapd(small_directory() + capability.encode()), SetClock()
+    with closing(LdapDirectory.from_settings(settings_for(server), clock)) as directory:
+        seen = [directory.fingerprint()]
+        for gone in ("cn=CT,dicomAETitle=STORESCU", "dicomAETitle=STORESCU"):
+            clock.seconds += SHORTEST_NAMES_S
+            assert directory.fingerprint() == seen[-1]
+            done = server.tool("ldapdelete", f"{gone},{peer}")
+            assert done.returncode == 0, done.stderr
+            clock.seconds += SHORTEST_NAMES_S
+            seen.append(directory.fingerprint())
+        assert len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize(
