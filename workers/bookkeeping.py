@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from archive.combining import Combiner
 from archive.errors import LedgerUnavailableError
 from archive.ledger import tasks
 from archive.ledger.attempts import Ending, claim_together, finish_together
 from archive.ledger.connection import Ledger
 from archive.model.task import Hint, Task, TaskStatus
-from workers.combining import Combiner
 
 
 class Bookkeeping:

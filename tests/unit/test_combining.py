@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from archive.combining import Combiner
 from archive.errors import LedgerConflictError, LedgerError, LedgerUnavailableError
 from tests.fix_process import wait_until
-from workers.combining import Combiner
 
 
 class Desk:
@@ -114,3 +114,30 @@ def test_a_defect_ends_its_leader_and_sends_the_others_alone() -> None:
     results = [answer.exception() or answer.result() for answer in queue_up(desk, [1, 2, 3])]
     assert len([result for result in results if isinstance(result, RuntimeError)]) == 1
     assert len([result for result in results if isinstance(result, int)]) == 2
+
+
+def test_those_who_wait_prepare_meanwhile_and_an_error_then_is_theirs_alone() -> None:
+    desk = Desk()
+    prepared: list[int] = []
+
+    def prepare(item: int) -> None:
+        prepared.append(item)
+        if item == 2:
+            msg = "2 cannot be prepared"
+            raise LedgerError(msg)
+
+    combiner = Combiner(
+        desk.do_together, desk.do_alone, everybodys=LedgerUnavailableError, prepare=prepare
+    )
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(combiner.do, 0)
+        wait_until(lambda: desk.alone == [0], what="the first one")
+        others = [pool.submit(combiner.do, item) for item in (1, 2, 3)]
+        wait_until(lambda: len(combiner._waiting) == 2, what="the others")  # noqa: SLF001 - nothing else shows that they wait
+        wait_until(others[1].done, what="the one that fails")
+        desk.go_on.set()
+    assert [each.result() for each in (first, others[0], others[2])] == [0, 2, 6]
+    assert sorted(prepared) == [1, 2, 3]
+    assert desk.together == [[1, 3]]
+    with pytest.raises(LedgerError, match="prepared"):
+        others[1].result()

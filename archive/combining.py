@@ -40,6 +40,9 @@ class Combiner(Generic[Item, Answer]):
         Does it for one caller.
     everybodys
         Errors of `together` that every caller gets, because it would be the same alone.
+    prepare
+        Called with the item of a caller that has to wait, before it does; its errors are that
+        caller's alone.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class Combiner(Generic[Item, Answer]):
         alone: Callable[[Item], Answer],
         *,
         everybodys: type[DicomqError],
+        prepare: Callable[[Item], None] | None = None,
     ) -> None:
         self._together = together
         self._alone = alone
         self._everybodys = everybodys
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._busy = False
         self._waiting: list[_Turn[Item, Answer]] = []
@@ -62,8 +67,12 @@ class Combiner(Generic[Item, Answer]):
         Raises
         ------
         DicomqError
-            What doing it alone raises, or an error that is everybody's.
+            What doing it alone or preparing it raises, or an error that is everybody's.
         """
+        if self._prepare is not None:
+            if self._begins():
+                return self._do_alone(item)
+            self._prepare(item)
         turn = self._enter(item)
         if turn is None:
             return self._do_alone(item)
@@ -75,6 +84,13 @@ class Combiner(Generic[Item, Answer]):
         if turn.error is not None:
             raise type(turn.error)(str(turn.error)) from turn.error
         return self._alone(item) if turn.answer is None else turn.answer
+
+    def _begins(self) -> bool:
+        """Begin at once, if nobody is at work."""
+        with self._lock:
+            begins = not self._busy
+            self._busy = True
+            return begins
 
     def _enter(self, item: Item) -> "_Turn[Item, Answer] | None":
         """Begin at once (None), or queue up."""
