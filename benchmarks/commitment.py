@@ -9,12 +9,13 @@ grows from round to round would show.
 """
 
 import argparse
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,7 @@ from archive.ledger.connection import Ledger
 from archive.model.retry import Finish
 from archive.model.task import CommitmentDetails, NewTask, TaskKind
 from archive.storage.base import Storages
+from benchmarks import report
 from tests.fix_process import free_port, start_process, wait_until
 from tests.fix_system import ARCHIVE, ARCHIVE_AE, port_change
 from workers.commitment_report import ReportProcessor
@@ -125,32 +127,62 @@ def megabytes(process: psutil.Process) -> float:
     return float(process.memory_info().rss) / 1e6
 
 
+@dataclass
+class Rounds:
+    """What every round took: seconds, and the memory of both processes after it in MB."""
+
+    seconds: list[float] = field(default_factory=list)
+    worker_mb: list[float] = field(default_factory=list)
+    scp_mb: list[float] = field(default_factory=list)
+
+    def figures(self, instances: int) -> dict[str, float]:
+        """Return what has targets: memory settles in the first two rounds."""
+        settled = min(2, len(self.seconds)) - 1
+        what = f"{instances:,} instances: request, verification and report"
+        return {
+            what: statistics.median(self.seconds),
+            "worker: memory after / after two rounds": self.worker_mb[-1] / self.worker_mb[settled],
+            "SCP: memory after / after two rounds": self.scp_mb[-1] / self.scp_mb[settled],
+        }
+
+
+def measure(archive: Archive, rounds: int) -> Rounds:
+    """Ask for all instances again and again; print one line per round."""
+    own, found = psutil.Process(), Rounds()
+    new = NewTask(
+        TaskKind.STGCMT_SCU, "StgCmtSCU", DEVICE, AET, AET, STUDY, commitment=CommitmentDetails()
+    )
+    print("round  request s  verify+report s  worker MB  scp MB  status")
+    print(f"start {'':33} {megabytes(own):9.0f} {megabytes(archive.scp):7.0f}")
+    for number in range(1, rounds + 1):
+        with archive.ledger.transaction() as tx:
+            tasks.stage(tx, new, actor="benchmark")
+        request_s = archive.perform(CommitmentProcessor(), "StgCmtSCU")
+        report_s = archive.perform(ReportProcessor(), "StgCmtSCP")
+        with archive.ledger.transaction() as tx:
+            last = commitments.of_study(tx, STUDY)[-1]
+        found.seconds.append(request_s + report_s)
+        found.worker_mb.append(megabytes(own))
+        found.scp_mb.append(megabytes(archive.scp))
+        print(
+            f"{number:5} {request_s:10.2f} {report_s:16.2f} {found.worker_mb[-1]:10.0f}"
+            f" {found.scp_mb[-1]:7.0f}  {last.status} {last.num_committed}",
+            flush=True,
+        )
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print one line per round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
+    report.add_option(parser)
     options = parser.parse_args(arguments)
-    own = psutil.Process()
-    new = NewTask(
-        TaskKind.STGCMT_SCU, "StgCmtSCU", DEVICE, AET, AET, STUDY, commitment=CommitmentDetails()
-    )
     with running_archive(options.instances) as archive:
         print(f"{options.instances} instances in one transaction; memory in MB")
-        print("round  request s  verify+report s  worker MB  scp MB  status")
-        print(f"start {'':33} {megabytes(own):9.0f} {megabytes(archive.scp):7.0f}")
-        for number in range(1, options.rounds + 1):
-            with archive.ledger.transaction() as tx:
-                tasks.stage(tx, new, actor="benchmark")
-            request_s = archive.perform(CommitmentProcessor(), "StgCmtSCU")
-            report_s = archive.perform(ReportProcessor(), "StgCmtSCP")
-            with archive.ledger.transaction() as tx:
-                last = commitments.of_study(tx, STUDY)[-1]
-            print(
-                f"{number:5} {request_s:10.2f} {report_s:16.2f} {megabytes(own):10.0f}"
-                f" {megabytes(archive.scp):7.0f}  {last.status} {last.num_committed}",
-                flush=True,
-            )
+        found = measure(archive, options.rounds)
+    report.write(options.json, found.figures(options.instances))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from archive.model.coercion import (
     Step,
 )
 from archive.model.conditions import AssociationFacts, Conditions
+from benchmarks import report
 from benchmarks.find_peers import ROOT, dcmqrscp, orthanc
 from tests.fix_objects import encoded_dataset
 from tests.fix_process import RunningProcess, free_port, listens, start_process, wait_until
@@ -203,8 +204,8 @@ def measure(opened: Association, identifiers: Sequence[Dataset]) -> tuple[list[f
     return times, matches
 
 
-def report(name: str, size: int, measured: tuple[list[float], int]) -> None:
-    """Print one line of the table."""
+def show(name: str, size: int, measured: tuple[list[float], int]) -> float:
+    """Print one line of the table; return the median in milliseconds."""
     times, matches = measured
     ordered = sorted(times)
     p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
@@ -214,6 +215,7 @@ def report(name: str, size: int, measured: tuple[list[float], int]) -> None:
         f"{statistics.median(times) * 1000:>8.2f} | {p95 * 1000:>8.2f} | {rate:>8.0f} |",
         flush=True,
     )
+    return statistics.median(times) * 1000
 
 
 def queries(size: int, count: int) -> dict[str, Callable[[], list[Dataset]]]:
@@ -243,14 +245,15 @@ def queries(size: int, count: int) -> dict[str, Callable[[], list[Dataset]]]:
 def stream(opened: Association, size: int) -> None:
     """Measure an answer with very many matches."""
     wanted = keys(StudyDate="19990101-20991231")
-    report("everything, one answer", size, measure(opened, [wanted]))
+    show("everything, one answer", size, measure(opened, [wanted]))
 
 
 # --- leading answers -----------------------------------------------------------------------------
 
 
-def leading_cost(url: str, rounds: int = 2000) -> None:
-    """Print what looking up and merging a cached answer costs per object."""
+def leading_cost(url: str, rounds: int = 2000) -> dict[str, float]:
+    """Print what looking up and merging a cached answer costs per object; return milliseconds."""
+    figures: dict[str, float] = {}
     path = Path(str(get_testdata_file("CT_small.dcm")))
     data = encoded_dataset(path)
     study = str(dcmread(path, stop_before_pixels=True).StudyInstanceUID)
@@ -287,10 +290,13 @@ def leading_cost(url: str, rounds: int = 2000) -> None:
                 f"cached leading C-FIND per exported object, {name}: {each_ms:.3f} ms, "
                 f"of them {cpu_ms:.3f} ms of this process"
             )
+            figures[f"leading answer per object, {name}"] = each_ms
+    return figures
 
 
-def run(arguments: argparse.Namespace, directory: Path) -> None:
-    """Measure all sizes, then the leading answers, then the peer."""
+def run(arguments: argparse.Namespace, directory: Path) -> dict[str, float]:
+    """Measure all sizes, then the leading answers, then the peer; return figures in ms."""
+    figures: dict[str, float] = {}
     with migrated(arguments.url) if arguments.url else database(directory) as url:
         done = 0
         for size in arguments.sizes:
@@ -298,14 +304,16 @@ def run(arguments: argparse.Namespace, directory: Path) -> None:
             done = size
             with scp(url, directory / "data") as port, association(port) as opened:
                 for name, make in queries(size, arguments.queries).items():
-                    report(name, size, measure(opened, make()))
+                    median = show(name, size, measure(opened, make()))
+                    figures[f"{name}, {size:,} studies"] = median
                 if size <= LARGEST_STREAM:
                     stream(opened, size)
-        leading_cost(url)
+        figures |= leading_cost(url)
     for peer, size in ((dcmqrscp, arguments.peer), (orthanc, arguments.orthanc)):
         if size:
             with peer(directory / peer.__name__, size) as port:
                 _ask_peer(peer.__name__, port, size, arguments.queries)
+    return figures
 
 
 def _ask_peer(name: str, port: int, size: int, count: int) -> None:
@@ -313,7 +321,7 @@ def _ask_peer(name: str, port: int, size: int, count: int) -> None:
         for kind, make in queries(size, count).items():
             if kind.startswith("one day"):
                 continue
-            report(f"{name}: {kind}", size, measure(opened, make()))
+            show(f"{name}: {kind}", size, measure(opened, make()))
 
 
 def main() -> None:
@@ -324,12 +332,13 @@ def main() -> None:
     parser.add_argument("--peer", type=int, default=0, help="studies in dcmqrscp, at most 500")
     parser.add_argument("--orthanc", type=int, default=0, help="studies in Orthanc")
     parser.add_argument("--url", help="empty database of a PostgreSQL that runs already")
+    report.add_option(parser)
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="dicomq-find-"))
     print("| studies | query | n | matches | median ms | p95 ms | rows/s |")
     print("|---|---|---|---|---|---|---|")
     try:
-        run(arguments, directory)
+        report.write(arguments.json, run(arguments, directory))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

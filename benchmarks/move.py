@@ -32,6 +32,7 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from archive.storage.base import Storages
+from benchmarks import report
 from tests.fix_objects import secondary_capture, write
 from tests.fix_peer import send_files
 from tests.fix_process import RunningProcess, free_port, listens, start_process, wait_until
@@ -271,6 +272,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--archive", choices=("dcmqrscp", "orthanc"), default="dcmqrscp")
     parser.add_argument("--nagle", action="store_true", help="leave Nagle's algorithm on in dcmtk")
+    report.add_option(parser)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="dicomq-move-") as name,
@@ -285,6 +287,8 @@ def main() -> None:
         median = statistics.median(seconds)
         rate = options.objects / median
         print(f"{way:8} {median:7.2f} s {rate:7.0f} objects/s {100 * (median / base - 1):+6.1f} %")
+    over_direct = {f"{way} / direct": statistics.median(took[way]) / base for way in took}
+    report.write(options.json, over_direct)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from archive.configuration.defaults import default_entries
 from archive.configuration.embedded import EmbeddedDirectory
 from archive.configuration.ldif import parse_ldif
 from archive.ledger.connection import Ledger
+from benchmarks import report
 from benchmarks.ledger import filled_server
 from tests.fix_engine import DEVICE_DN
 from tests.fix_monitor import Monitor, start_monitor
@@ -112,10 +113,10 @@ def asked(monitor: Monitor, path: str, *, part: bool = False) -> Asked:
     return Asked(wall * 1000, (sum(process.cpu_times()[:2]) - before) * 1000)
 
 
-def measure(monitor: Monitor, rounds: int) -> bool:
-    """Print a table; return whether every first answer and every median is within the limit."""
+def measure(monitor: Monitor, rounds: int) -> dict[str, float]:
+    """Print a table; return the longest first answer and the longest median."""
     print(f"{'':<34} {'first':>9} {'median':>9} {'worst':>9} {'part':>9} {'CPU':>9}")
-    met = True
+    slowest = {"first answer": 0.0, "median": 0.0}
     for name, path in PAGES.items():
         first = asked(monitor, path)
         again = [asked(monitor, path) for _ in range(rounds)]
@@ -124,11 +125,12 @@ def measure(monitor: Monitor, rounds: int) -> bool:
         worst = max(each.wall_ms for each in again)
         cpu = statistics.mean(each.cpu_ms for each in again)
         missed = max(first.wall_ms, median) > LIMIT_MS
-        met = met and not missed
+        slowest["first answer"] = max(slowest["first answer"], first.wall_ms)
+        slowest["median"] = max(slowest["median"], median)
         times = (first.wall_ms, median, worst, statistics.median(parts), cpu)
         shown = " ".join(f"{each:>6.0f} ms" for each in times)
         print(f"{name:<34} {shown}{'  MISSED' if missed else ''}", flush=True)
-    return met
+    return {f"longest {name} of any page": value for name, value in slowest.items()}
 
 
 def main() -> int:
@@ -136,10 +138,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
+    report.add_option(parser)
     arguments = parser.parse_args()
     print(f"filling a ledger with {arguments.tasks:,} tasks ...", flush=True)
     with flower(arguments.tasks) as (monitor, _ledger):
-        return 0 if measure(monitor, arguments.rounds) else 1
+        figures = measure(monitor, arguments.rounds)
+    report.write(arguments.json, figures)
+    return 0 if max(figures.values()) <= LIMIT_MS else 1
 
 
 if __name__ == "__main__":
