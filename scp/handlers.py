@@ -138,6 +138,7 @@ class Handlers:
     def _accept(self, assoc: StoreAssociation, session: Session) -> None:
         assoc.session = session
         assoc.begin_object = partial(self._begin, session)
+        assoc.settle = partial(self._service.settle, session)
         attach(assoc, self._retrieves)
         answer_unrecognized(assoc)
         self._normalized.reports.attach(assoc)

@@ -9,6 +9,7 @@ that is not plain (known already, or its series was changed) goes the long way.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,7 +28,7 @@ from archive.ledger.known_series import (
     encode_intents,
     series_rows,
 )
-from archive.model.entities import ObjectAttributes, StoredFile, StoreResult
+from archive.model.entities import ObjectAttributes, StoreResult
 from archive.model.task import ExportIntent
 from archive.storage.base import IncomingFile
 from archive.telemetry import checkpoint
@@ -72,17 +73,11 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What became of an object on the short way.
+    """An object of a known series whose file has its path, neither durable nor in the index."""
 
-    Attributes
-    ----------
-    result
-        None when the ledger has done nothing; the file is durable all the same.
-    """
-
-    attributes: ObjectAttributes
-    file: StoredFile
-    result: StoreResult | None
+    common: CommonParameters
+    own: Particulars
+    file: IncomingFile
 
 
 def demanded(
@@ -114,8 +109,8 @@ class ShortWay:
         """Close the connections to the ledger."""
         self._writer.close()
 
-    def store(self, incoming: Incoming, header: Header) -> Placed | None:
-        """Store an object whose header was checked; None when its series is not known.
+    def place(self, incoming: Incoming, header: Header) -> Placed | None:
+        """Place an object whose header was checked; None when its series is not known.
 
         Rejection notes are never stored that way: they change other objects.
 
@@ -139,21 +134,34 @@ class ShortWay:
             incoming.session.reception(request),
             intents,
         )
-        return Placed(attributes, own.file, self._written(known.common, own, file))
+        checkpoint(telemetry.CHECKPOINT_FILE_PLACED)
+        return Placed(known.common, own, file)
 
-    def _written(
-        self, common: CommonParameters, own: Particulars, file: IncomingFile
-    ) -> StoreResult | None:
-        """Index the object while its file is made durable; commit once it is."""
-        writing = self._writer.send(common, own)
-        _make_durable(file, writing)
+    def store(self, *objects: Placed) -> list[StoreResult | None]:
+        """Index objects in one transaction while their files are made durable; then commit.
+
+        Returns
+        -------
+        list of StoreResult or None
+            None for each with which the ledger has done nothing; its file is durable all the same.
+
+        Raises
+        ------
+        DicomqError
+            As for `scp.store.StoreService.store`, for all of them.
+        """
+        writing = self._writer.send_all([(each.common, each.own) for each in objects])
+        files = [each.file for each in objects]
+        _make_durable(files, writing)
         try:
-            return writing.commit()
+            return writing.commit_all()
         except LedgerUnavailableError:
-            file.leave()  # it may be committed all the same: the next sweep finds out
+            for file in files:
+                file.leave()  # it may be committed all the same: the next sweep finds out
             raise
         except LedgerError:
-            return None  # its series may just be going: the long way succeeds, or says why not
+            # Its series may just be going: the long way succeeds, or says why not.
+            return [None] * len(objects)
 
     def learn(self, incoming: Incoming, header: Header, attributes: ObjectAttributes) -> None:
         """Remember the series of an object that was stored with exactly `attributes`."""
@@ -194,12 +202,15 @@ def _further(known: _Known, header: Header) -> bytes | None:
         return encoded
 
 
-def _make_durable(file: IncomingFile, writing: Writing) -> None:
-    """Sync the file; the transaction that runs meanwhile is given up when that fails."""
+def _make_durable(files: Sequence[IncomingFile], writing: Writing) -> None:
+    """Sync the files; the transaction that runs meanwhile is given up when that fails."""
     try:
-        checkpoint(telemetry.CHECKPOINT_FILE_PLACED)
-        file.sync()
-        checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
+        if len(files) > 1:
+            for file in files:
+                file.start_sync()
+        for file in files:
+            file.sync()
+            checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
     except BaseException:
         writing.give_up()
         raise

@@ -217,6 +217,7 @@ class ReceivingProvider(DULServiceProvider):
             if pdu_type is PduType.P_DATA_TF and self.state_machine.current_state == "Sta6":
                 self._read_messages(self.socket.stream, length)
             else:
+                self.assoc.settle()
                 super()._read_pdu_data()
         except AssociationAbortedError as error:
             self._abandon(str(error))
@@ -288,6 +289,7 @@ class ReceivingProvider(DULServiceProvider):
         if command.command_field not in _MESSAGE_TYPES:
             msg = f"unknown command field {command.command_field:04X}"
             raise ProtocolError(msg)
+        self.assoc.settle()
         self._identifier_length = 0
         self._pass_on(encode_command(context_id, self._assembly.encoded_command))
 
@@ -332,6 +334,9 @@ class StoreAssociation(Association):
     ----------
     begin_object
         Set when the association is accepted, before anything can be received.
+    settle
+        Called before anything else than a further object is taken from the peer: waits until what
+        was answered is safe.
     session
         What the service knows of the association; not used here.
     configured_port
@@ -344,6 +349,7 @@ class StoreAssociation(Association):
     def __init__(self, ae: ApplicationEntity, mode: str) -> None:
         super().__init__(ae, mode)
         self.session: Any = None
+        self.settle: Callable[[], None] = _nothing
         self.configured_port: int | None = None
         self.dul = ReceivingProvider(self)
         self.acse_timeout = ae.acse_timeout  # once more: the setters also tell the provider
@@ -364,3 +370,7 @@ class StoreAssociation(Association):
     def calling_aet(self) -> str | None:
         """AE title of the requestor, once it is known."""
         return str(self.requestor.ae_title).strip() or None
+
+
+def _nothing() -> None:
+    """Wait for nothing: no object was received."""

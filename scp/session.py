@@ -1,7 +1,7 @@
 """What holds for all objects of one association, worked out once, not for each object."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from archive.configuration.announcements import announcements
@@ -15,6 +15,13 @@ from scp.dimse import StoreRequest
 from scp.header import INDEXED_TAGS, PARENT_TAGS
 
 
+@dataclass(slots=True)
+class EarlyAnswers:
+    """The number of the last object that was answered before it was safe (`scp.gathering`)."""
+
+    number: int = 0
+
+
 @dataclass(frozen=True)
 class Session:
     """What holds for all objects of one association: configuration and peer, as of its start."""
@@ -25,6 +32,7 @@ class Session:
     calling_aet: str
     called_aet: str
     calling_host: str
+    answered: EarlyAnswers = field(default_factory=EarlyAnswers, compare=False)
 
     @property
     def export_rules(self) -> tuple[ExportRule, ...]:

@@ -5,15 +5,19 @@ file under its final path, marked in doubt, then durable (file without row, swep
 transaction with index rows and the tasks that the export rules demand (file and row: the object is
 there although its sender got no answer and will send it again) → mark removed → response. On the
 short way (`scp.known`) the transaction runs while the file is made durable and commits after.
+What another archive sends because this one asked for it is answered after the first of these steps
+(`scp.sub_operations`).
 """
 
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from archive import telemetry
 from archive.clock import Clock
 from archive.errors import (
+    DicomqError,
     InvalidValueError,
     LedgerConflictError,
     LedgerUnavailableError,
@@ -33,18 +37,29 @@ from archive.storage.part10 import FileMeta, encode_file_header
 from archive.telemetry import checkpoint, log_event
 from scp.coercing import CoercedReception, Receiver, ReceptionCoercer
 from scp.dimse import StoreRequest
+from scp.gathering import Gathering
 from scp.header import Header, read_header
-from scp.known import Incoming, ShortWay, demanded
+from scp.known import Incoming, Placed, ShortWay, demanded
 from scp.obsolete import delete_replaced
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
 from scp.restoring import has_lost
 from scp.session import Session
 from scp.statuses import RefusedObjectError, StoreStatus
+from scp.sub_operations import OwnMoves, given_up
 
 __all__ = ["Incoming", "Session", "StoreService", "check_request"]
 
 _CONFLICT_ATTEMPTS: Final = 4
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """An object that was answered before it is safe."""
+
+    incoming: Incoming
+    header: Header
+    placed: Placed
 
 
 class StoreService:
@@ -55,9 +70,12 @@ class StoreService:
         self._clock = clock
         self._coercer = ReceptionCoercer(ledger, clock)
         self._short_way = ShortWay(ledger, clock)
+        self._own_moves = OwnMoves(ledger, clock)
+        self._early = Gathering(self._store_early)
 
     def close(self) -> None:
-        """Close connections to the ledger that are its own."""
+        """Make safe what was answered early; close connections to the ledger that are its own."""
+        self._early.close()
         self._short_way.close()
 
     def begin(self, session: Session, request: StoreRequest, context: tuple[str, str]) -> Incoming:
@@ -86,8 +104,11 @@ class StoreService:
         file = session.storage.create(encode_file_header(meta), transfer_syntax_uid)
         return Incoming(request, transfer_syntax_uid, session, file)
 
-    def store(self, incoming: Incoming) -> StoreResult:
+    def store(self, incoming: Incoming) -> None:
         """Make a completely received object safe; afterwards 0000 may be answered.
+
+        What another archive sends because this one asked for it may be answered before it is
+        safe; see `scp.sub_operations`.
 
         Raises
         ------
@@ -104,22 +125,51 @@ class StoreService:
         coerced = self._coerced(incoming, header) if session.receiving_rules else None
         placed = None
         if coerced is None or coerced.is_unchanged:
-            placed = self._short_way.store(incoming, header)
-        if placed is None or placed.result is None:
-            stored = placed.file if placed else None
-            return self._store_anew(incoming, header, coerced, stored)
+            placed = self._short_way.place(incoming, header)
+        if placed is None:
+            self._store_anew(incoming, header, coerced)
+        elif self._own_moves.bring(placed.own):
+            session.answered.number = self._early.add(_Answered(incoming, header, placed))
+        else:
+            (result,) = self._short_way.store(placed)
+            self._conclude(incoming, header, placed, result)
+
+    def settle(self, session: Session) -> None:
+        """Wait until what was answered early is safe, or given up."""
+        self._early.settle(session.answered.number)
+
+    def _store_early(self, objects: Sequence["_Answered"]) -> None:
+        """Make a group of objects safe that were answered already."""
+        try:
+            results = self._short_way.store(*(each.placed for each in objects))
+        except DicomqError as error:
+            for each in objects:
+                given_up(each.incoming, error)
+            return
+        for each, result in zip(objects, results, strict=True):
+            try:
+                self._conclude(each.incoming, each.header, each.placed, result)
+            except DicomqError as error:
+                given_up(each.incoming, error)
+
+    def _conclude(
+        self, incoming: Incoming, header: Header, placed: Placed, result: StoreResult | None
+    ) -> None:
+        """End the short way of an object, or take the long way with its durable file."""
+        if result is None:
+            self._store_anew(incoming, header, None, placed.own.file)
+            return
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
-        self._tidy(incoming, placed.result)
-        log_stored(incoming, placed.attributes, placed.result)
-        return placed.result
+        self._tidy(incoming, result)
+        log_stored(incoming, placed.own.attributes, result)
 
     def _store_anew(
         self,
         incoming: Incoming,
         header: Header,
         coerced: CoercedReception | None,
-        stored: StoredFile | None,
-    ) -> StoreResult:
+        stored: StoredFile | None = None,
+    ) -> None:
         """Store an object the long way; `stored` is its file if that is durable already."""
         attributes = header.attributes(incoming.request, incoming.transfer_syntax_uid)
         coerced = coerced or CoercedReception(attributes)
@@ -140,7 +190,6 @@ class StoreService:
         log_stored(incoming, attributes, result)
         if coerced.is_unchanged:
             self._short_way.learn(incoming, header, attributes)
-        return result
 
     def _coerced(self, incoming: Incoming, header: Header) -> CoercedReception:
         """Return what the coercion rules for received objects make of this one."""

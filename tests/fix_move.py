@@ -44,6 +44,7 @@ from workers.runtime import Runtime, open_runtime
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
 MOVES = (STUDY_ROOT_MOVE, PATIENT_ROOT_MOVE, "1.2.840.10008.5.1.4.1.2.3.2")
+VERIFICATION = "1.2.840.10008.1.1"
 THROUGH = {"dcmExternalRetrieveAEDestination": "DCM4CHEE"}
 
 
@@ -146,28 +147,73 @@ class MoveTalk:
         calling_aet: str | None = None,
         originator: tuple[str, int] | str | None = "echo",
         port: int | None = None,
+        after_each: Callable[[], object] = lambda: None,
+        after_echo: Callable[[], object] | None = None,
+        patience_s: float = 30,
     ) -> list[int | None]:
-        """Store files at the destination, Move Originator as the standard wants it."""
-        if originator == "echo":
-            originator = (self.calling_aet, self.message_id)
+        """Store files at the destination, Move Originator as the standard wants it.
+
+        With `after_echo` a C-ECHO follows on the association, and then what it does.
+        """
+        association = self.open(
+            files,
+            calling_aet=calling_aet,
+            port=port,
+            patience_s=patience_s,
+            echoes=bool(after_echo),
+        )
+        statuses = self.store(association, files, originator=originator, after_each=after_each)
+        if after_echo:
+            association.send_c_echo()
+            after_echo()
+        if association.is_established:
+            association.release()
+        return statuses
+
+    def open(
+        self,
+        files: Sequence[Path],
+        *,
+        calling_aet: str | None = None,
+        port: int | None = None,
+        patience_s: float = 30,
+        echoes: bool = False,
+    ) -> Any:
+        """Open an association to the destination for files."""
         ae = AE(ae_title=calling_aet or self.archive.title)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 30
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = patience_s
         heads = [dcmread(path, stop_before_pixels=True) for path in files]
         pairs = {
             (h.file_meta.MediaStorageSOPClassUID, h.file_meta.TransferSyntaxUID) for h in heads
         }
         contexts = [build_context(*pair) for pair in sorted(pairs)]
+        contexts += [build_context(VERIFICATION)] if echoes else []
         where = port or self.archive.destinations[self.destination]
         association = ae.associate("127.0.0.1", where, contexts=contexts, ae_title=self.destination)
         assert association.is_established
+        return association
+
+    def store(
+        self,
+        association: Any,
+        files: Sequence[Path],
+        *,
+        originator: tuple[str, int] | str | None = "echo",
+        after_each: Callable[[], object] = lambda: None,
+    ) -> list[int | None]:
+        """Store files over an association, until it breaks."""
+        if originator == "echo":
+            originator = (self.calling_aet, self.message_id)
         aet, number = originator if isinstance(originator, tuple) else (None, None)
-        statuses = [
-            association.send_c_store(dcmread(path), originator_aet=aet, originator_id=number).get(
-                "Status"
-            )
-            for path in files
-        ]
-        association.release()
+        statuses = []
+        for path in files:
+            answer = Dataset()
+            with contextlib.suppress(RuntimeError):  # it is not established any more
+                answer = association.send_c_store(
+                    dcmread(path), originator_aet=aet, originator_id=number
+                )
+            statuses.append(answer.get("Status"))
+            after_each()
         return statuses
 
     def respond(

@@ -36,7 +36,7 @@ ATTEMPTS = 3
 """How often a C-MOVE that somebody else gave up is asked for again."""
 
 LATE_S = 2.0
-"""How long objects are waited for that the other archive counts but that did not arrive."""
+"""How long the next of the objects is waited for that the other archive counts, at its end."""
 
 NOTE_EVERY_S = 0.5
 """The other archive's counters are written down at most so often."""
@@ -292,11 +292,14 @@ class _Passage:
         if last is None or last.status == RetrieveStatus.CANCELED:
             return
         counted = last.counts.completed + last.counts.warning
-        until = context.clock.monotonic() + LATE_S
-        while not context.cancelled() and context.clock.monotonic() < until:
+        arrived, came_at = -1, context.clock.monotonic()
+        while not context.cancelled() and context.clock.monotonic() < came_at + LATE_S:
             with context.ledger.statement() as tx:
-                if forwards.count_arrivals(tx, flight.pk) >= counted:
-                    return
+                found = forwards.count_arrivals(tx, flight.pk)
+            if found >= counted:
+                return
+            if found > arrived:
+                arrived, came_at = found, context.clock.monotonic()
             context.wait(_LATE_LOOK_S)
 
     def _account(self, flight: Flight, feed: ArrivalFeed) -> RetrieveResult | None:

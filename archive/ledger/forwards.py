@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from archive.ledger.connection import Transaction
 from archive.ledger.queries import load_queries
 from archive.ledger.retrievals import identifier_fields, instance_of_row
+from archive.model.entities import ObjectAttributes, Reception
 from archive.model.retrieval import RetrieveIdentifier, RetrieveResult, SubOperations
 from archive.model.retrieval_plan import MatchedInstance
 from archive.model.task import Task
@@ -131,6 +132,24 @@ def count_arrivals(tx: Transaction, forward_pk: int) -> int:
     query = load_queries("forwards")["count_arrivals"]
     row = tx.execute(query, {"forward_pk": forward_pk}).fetchone()
     return int(row[0]) if row else 0
+
+
+def brings(tx: Transaction, reception: Reception, attributes: ObjectAttributes) -> bool:
+    """Tell whether a C-MOVE of ours that is under way brings all of an object's series.
+
+    Move Originator AE Title and Message ID have to be its own, and the sender has to be the
+    archive that was asked or one that stores on its behalf.
+    """
+    parameters = {
+        "calling_aet": reception.calling_aet,
+        "move_originator_aet": reception.move_originator_aet,
+        "move_originator_message_id": reception.move_originator_message_id,
+        "study": attributes.study_instance_uid,
+        "series": attributes.series_instance_uid,
+        "patient_id": attributes.patient_id,
+    }
+    row = tx.execute(load_queries("forwards")["brings"], parameters).fetchone()
+    return bool(row and row[0])
 
 
 def note(tx: Transaction, forward_pk: int, counts: SubOperations) -> None:

@@ -1,8 +1,9 @@
 """The short way into the index: a new object of a series whose rows are known to the caller.
 
 Of such an object only the instance and its location are written, by one prepared statement that
-runs while the object's file is made durable. Whatever is not that plain is answered with None,
-nothing having been done, and goes through `archive.ledger.objects.store_object`.
+runs while the object's file is made durable; several objects can share a transaction. Whatever is
+not that plain is answered with None, nothing having been done, and goes through
+`archive.ledger.objects.store_object`.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from archive.ledger.connection import Ledger, Transaction
 from archive.ledger.objects import LONGEST_TEXT
-from archive.ledger.pipelining import PipelinedStatement, Running
+from archive.ledger.pipelining import PipelinedStatement, Row, Running
 from archive.ledger.queries import load_queries
 from archive.model.entities import (
     ObjectAttributes,
@@ -135,19 +136,29 @@ class KnownSeriesWriter:
         """
         return Writing(self._statement.send(_parameters(common, own)))
 
+    def send_all(self, objects: Sequence[tuple[CommonParameters, Particulars]]) -> "Writing":
+        """Begin to index several objects, all or nothing; see `send`.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When PostgreSQL cannot be reached; nothing was done.
+        """
+        return Writing(self._statement.send(*(_parameters(*each) for each in objects)))
+
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._statement.close()
 
 
 class Writing:
-    """An object that is being indexed; one of the methods has to be called."""
+    """Objects that are being indexed; one of the methods has to be called."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
 
     def commit(self) -> StoreResult | None:
-        """Commit; None when nothing was done because the object is not a new one of that series.
+        """Commit; None when nothing was done because the object is not a plain one of that series.
 
         Raises
         ------
@@ -158,20 +169,33 @@ class Writing:
         LedgerError
             When PostgreSQL refused the statement; nothing was done.
         """
-        rows = self._running.commit()
-        if not rows:
-            return None
-        pk, staged, conflict = rows[0]
-        return StoreResult(
-            StoreKind.STORED,
-            int(pk or 0),
-            staged_tasks=int(staged or 0),
-            patient_conflict=conflict == b"t",
-        )
+        return self.commit_all()[0]
+
+    def commit_all(self) -> list[StoreResult | None]:
+        """Commit several objects; None for each with which nothing was done. See `commit`.
+
+        Raises
+        ------
+        LedgerConflictError, LedgerUnavailableError, LedgerError
+            As for `commit`, for all of them.
+        """
+        return [_result(rows) for rows in self._running.commit()]
 
     def give_up(self) -> None:
         """Roll back."""
         self._running.give_up()
+
+
+def _result(rows: Sequence[Row]) -> StoreResult | None:
+    if not rows:
+        return None
+    pk, staged, conflict = rows[0]
+    return StoreResult(
+        StoreKind.STORED,
+        int(pk or 0),
+        staged_tasks=int(staged or 0),
+        patient_conflict=conflict == b"t",
+    )
 
 
 def _parameters(common: CommonParameters, own: Particulars) -> list[bytes | None]:

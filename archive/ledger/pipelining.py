@@ -56,10 +56,10 @@ class PipelinedStatement:
             self._permits.put(None)
         self._idle: list[_Lane] = []
 
-    def send(self, parameters: Sequence[bytes | None]) -> "Running":
-        """Send the statement and return without waiting for it.
+    def send(self, *parameters: Sequence[bytes | None]) -> "Running":
+        """Send the statement, once for each set of parameters, and return without waiting for it.
 
-        Exactly one of the methods of what is returned has to be called.
+        All are one transaction. Exactly one of the methods of what is returned has to be called.
 
         Parameters
         ----------
@@ -113,14 +113,14 @@ class PipelinedStatement:
 
 
 class Running:
-    """A statement that was sent; its transaction is open."""
+    """A statement that was sent once or several times; its transaction is open."""
 
     def __init__(self, lane: "_Lane", release: "Callable[..., None]") -> None:
         self._lane = lane
         self._release = release
 
-    def commit(self) -> list[Row]:
-        """Commit and return the rows, once both are done.
+    def commit(self) -> list[list[Row]]:
+        """Commit and return the rows of each time it was sent, once all is done.
 
         Raises
         ------
@@ -170,17 +170,18 @@ class _Lane:
         """Tell whether nothing came in: an idle connection is silent unless it ended."""
         return not self._poll.poll(0)
 
-    def send(self, parameters: Sequence[bytes | None]) -> None:
+    def send(self, parameters: Sequence[Sequence[bytes | None]]) -> None:
         """Let PostgreSQL execute the statement; the transaction stays open."""
-        self._pgconn.send_query_prepared(_STATEMENT, parameters)
+        for each in parameters:
+            self._pgconn.send_query_prepared(_STATEMENT, each)
         self._pgconn.send_flush_request()
         self._flush()
 
-    def commit(self) -> list[Row]:
-        """End the transaction and return the rows."""
+    def commit(self) -> list[list[Row]]:
+        """End the transaction and return the rows of each statement."""
         self._pgconn.pipeline_sync()
         self._flush()
-        rows: list[Row] = []
+        rows: list[list[Row]] = []
         failed: pq.abc.PGresult | None = None
         while True:
             result = self._result()
@@ -191,7 +192,7 @@ class _Lane:
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 failed = failed or result
             elif result.status == pq.ExecStatus.TUPLES_OK:
-                rows = _rows(result)
+                rows.append(_rows(result))
         if failed is not None:
             raise errors.error_from_result(failed)
         return rows

@@ -46,8 +46,12 @@ class IncomingFile(Protocol):
         """
         ...
 
+    def start_sync(self) -> None:
+        """Begin to make the placed file durable, where that can go on by itself."""
+        ...
+
     def sync(self) -> None:
-        """Make the placed file durable.
+        """Make the placed file durable; once it is, nothing is left to do.
 
         Raises
         ------

@@ -20,7 +20,7 @@ from archive.clock import Clock
 from archive.errors import InvalidValueError, StorageError, StorageFullError
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.directories import DurableDirectories
-from archive.storage.following import FOLLOWED_BYTES, Follower
+from archive.storage.following import FOLLOWED_BYTES, Follower, start_writeback
 from archive.storage.locks import own
 from archive.storage.path_format import PathFormat, check_path, with_random_name
 
@@ -101,6 +101,7 @@ class IncomingLocalFile:
         self._offset = len(file_header)
         self._buffered: list[bytes] = []
         self._follower: Follower | None = None
+        self._is_durable = False
         self.dataset_length = 0
 
     def write(self, fragment: bytes | memoryview) -> None:
@@ -146,13 +147,20 @@ class IncomingLocalFile:
             digest=f"{self._layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
 
+    def start_sync(self) -> None:
+        """Let the kernel begin to make the placed file durable."""
+        start_writeback(self._descriptor, 0, 0)
+
     def sync(self) -> None:
-        """Make the placed file durable."""
+        """Make the placed file durable, if it is not yet."""
+        if self._is_durable:
+            return
         try:
             os.fsync(self._descriptor)
             self._layout.directories.sync(self._directory)
         except OSError as error:
             raise self._translated(error, doing="make the file durable") from error
+        self._is_durable = True
 
     def commit(self, attributes: ObjectAttributes) -> StoredFile:
         """Make the file durable under its final path."""

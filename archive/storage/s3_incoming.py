@@ -91,8 +91,13 @@ class IncomingS3Object:
             digest=f"{layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
 
+    def start_sync(self) -> None:
+        """Nothing: `sync` uploads."""
+
     def sync(self) -> None:
-        """Write the object under its key and have the server confirm it."""
+        """Write the object under its key and have the server confirm it, if it is not there yet."""
+        if self._is_written:
+            return
         layout = self._layout
         assert self._key is not None  # noqa: S101 - it was placed
         self._upload(self._key)

@@ -314,8 +314,8 @@ def test_no_more_connections_than_allowed(ledger: Ledger) -> None:
     running = statement.send([b"1"])
     with pytest.raises(LedgerUnavailableError, match="free"):
         statement.send([b"2"])
-    assert running.commit() == [(b"1",)]
-    assert statement.send([None]).commit() == [(None,)]
+    assert running.commit() == [[(b"1",)]]
+    assert statement.send([None]).commit() == [[(None,)]]
     statement.close()
 
 
