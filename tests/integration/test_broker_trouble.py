@@ -159,4 +159,7 @@ def socket_redis(tmp_path: Path) -> Iterator[str]:
 def test_redis_over_a_unix_socket(engine: Engine, socket_redis: str) -> None:
     engine.start_dispatcher(REDIS_URL=socket_redis)
     engine.start_worker(REDIS_URL=socket_redis)
-    engine.await_status(engine.stage(), COMPLETED)
+    pk = engine.stage()
+    assert engine.await_status(pk, COMPLETED).attempt == 1
+    assert [run.task_pk for run in engine.runs()] == [pk]
+    assert engine.redis.command("DBSIZE") == b":0\r\n"  # nobody used the one on a port

@@ -77,9 +77,12 @@ def test_rescued_tasks_are_counted(engine: Engine) -> None:
     port = free_port()
     engine.start_dispatcher(DICOMQ_METRICS_PORT=str(port))
     worker = engine.start_worker()
-    engine.await_status(engine.stage("steps:60"), TaskStatus.IN_PROCESS)
+    pk = engine.stage("steps:60")
+    engine.await_status(pk, TaskStatus.IN_PROCESS)
     worker.kill()
     wait_until(lambda: scrape(port)("dicomq_rescued_total", queue=QUEUE) == 1, what="the rescue")
+    assert engine.get(pk).failures == 1
+    assert "stopped renewing its lease on attempt 1" in (engine.get(pk).error_message or "")
 
 
 def test_a_taken_port_does_not_stop_work(engine: Engine) -> None:

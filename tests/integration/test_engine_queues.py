@@ -41,7 +41,9 @@ def test_one_blocked_queue_does_not_hold_up_another(engine: Engine) -> None:
     engine.start_worker("-c", "4")
     engine.stage_many(20, "hang")
     wait_until(lambda: len(engine.runs()) == 2, what="the queue to be full")
-    engine.await_status(engine.stage(queue="Other"), COMPLETED, deadline_s=5)
+    other = engine.await_status(engine.stage(queue="Other"), COMPLETED, deadline_s=5)
+    assert engine.counts() == {TaskStatus.IN_PROCESS: 2, TaskStatus.SCHEDULED: 18, COMPLETED: 1}
+    assert [run.task_pk for run in engine.runs() if run.ended is not None] == [other.pk]
 
 
 @pytest.mark.parametrize("name", ["Nearline Storage Export", "Bildarchiv Süd ✓"])
@@ -49,9 +51,11 @@ def test_a_queue_that_appears_is_served(engine: Engine, name: str) -> None:
     engine.start_dispatcher()
     engine.start_worker("--kind", "export,notify")
     engine.configure({QUEUE: {}, name: {}})
-    engine.await_status(engine.stage(queue=name), COMPLETED)
+    first = engine.await_status(engine.stage(queue=name), COMPLETED)
     engine.redis.flush()
-    engine.await_status(engine.stage(queue=name), COMPLETED)
+    second = engine.await_status(engine.stage(queue=name), COMPLETED)
+    assert [run.task_pk for run in engine.runs()] == [first.pk, second.pk]
+    assert [each.failures for each in (first, second)] == [0, 0]
 
 
 def test_a_queue_that_disappears_is_served_until_it_is_empty(engine: Engine) -> None:
@@ -63,6 +67,9 @@ def test_a_queue_that_disappears_is_served_until_it_is_empty(engine: Engine) -> 
     for pk in pks:
         engine.await_status(pk, COMPLETED)
     wait_until(lambda: "canceled=Retired" in worker.output(), what="the queue's end")
+    assert sorted(run.task_pk for run in engine.runs()) == pks
+    before, _, after = worker.output().partition("canceled=Retired")
+    assert (before.count("task.finished"), after.count("task.finished")) == (3, 0)
 
 
 def test_a_pool_serves_its_kinds_only(engine: Engine) -> None:
@@ -78,11 +85,11 @@ def test_a_pool_serves_its_kinds_only(engine: Engine) -> None:
 
 def test_an_unknown_kind_is_refused(engine: Engine) -> None:
     worker = engine.celery("worker", "--kind", "exports")
-    worker.popen.wait(20)
+    assert worker.popen.wait(20) == 2
     assert "'exports' is not a kind of worker pool; use export, notify" in worker.output()
 
 
 def test_another_pool_than_threads_is_refused(engine: Engine) -> None:
     worker = engine.celery("worker", "-P", "solo")
-    worker.popen.wait(20)
+    assert worker.popen.wait(20) == 1
     assert "start them with -P threads" in worker.output()

@@ -106,7 +106,9 @@ def test_no_certificate_is_needed_where_the_directory_says_so(tls_site: TlsSite)
     tls_site.site.start()
     with TlsPeer(tls_site.port, context=tls_site.context(None)) as peer:
         peer.associate()
+        assert peer.store("1.2.3", small_dataset("1.2.3")).status == 0
         peer.release()
+    assert tls_site.site.count("instance") == 1
 
 
 def test_plain_dicom_on_the_port_for_tls_and_the_other_way_round(secure: TlsSite) -> None:
@@ -166,6 +168,7 @@ def test_a_key_that_is_missing_is_named_and_used_when_it_comes(tls_site: TlsSite
     shutil.copy(tls_site.pki.ours.both, tls_site.key)
     with tls_site.peer() as peer:
         peer.associate()
+        assert peer.store("1.2.3", small_dataset("1.2.3")).status == 0
         peer.release()
 
 

@@ -77,7 +77,8 @@ def test_tasks_run_over_a_broker_with_tls(tls_engine: Engine) -> None:
     tls_engine.start_worker()
     tls_engine.start_dispatcher()
     task = tls_engine.stage()
-    tls_engine.await_status(task, TaskStatus.COMPLETED)
+    assert tls_engine.await_status(task, TaskStatus.COMPLETED).attempt == 1
+    assert [run.task_pk for run in tls_engine.runs()] == [task]
 
 
 def test_a_broker_that_is_not_trusted_gets_nothing(

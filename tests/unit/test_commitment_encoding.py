@@ -91,9 +91,11 @@ def test_undefined_lengths(syntax: str) -> None:
 def test_hostile_bytes_are_left_to_pydicom(data: bytes) -> None:
     for syntax in SYNTAXES:
         try:
-            decode_elements(data, syntax)
+            elements = decode_elements(data, syntax)
         except UnusualEncodingError:
             continue
+        assert elements.get("TransactionUID", None) is None or b"\x08\x00\x95\x11" in data
+        assert elements.get("ReferencedSOPSequence", None) is None or b"\x08\x00\x99\x11" in data
 
 
 def test_other_syntaxes_are_left_to_pydicom() -> None:

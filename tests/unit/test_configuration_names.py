@@ -49,6 +49,7 @@ def test_a_written_name_is_read_as_the_same(values: list[str]) -> None:
 @given(st.text())
 def test_any_text_is_either_read_or_refused(text: str) -> None:
     try:
-        Name.parse(text)
+        name = Name.parse(text)
     except InvalidValueError:
         return
+    assert Name.parse(name.text()).key() == name.key()

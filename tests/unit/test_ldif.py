@@ -171,6 +171,9 @@ def test_written_entries_are_read_as_the_same(entries: list[Entry]) -> None:
 @given(st.text())
 def test_any_text_is_either_read_or_refused(text: str) -> None:
     try:
-        parse_ldif(text.encode("utf-8", "surrogatepass"))
+        parsed = parse_ldif(text.encode("utf-8", "surrogatepass"))
     except LdifSyntaxError:
         return
+    lines = [record.line for record in parsed.records]
+    assert lines == sorted(set(lines))
+    assert all(record.dn for record in parsed.records)
