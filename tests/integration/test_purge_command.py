@@ -38,6 +38,12 @@ def test_filters_and_dry_run(stored: Site) -> None:
     assert [(each["purged"], each["instances"], each["dry_run"]) for each in reports] == [
         (True, 2, True)
     ] * 2
+    worded = ("--filter", "PatientID=P1", "--filter", "StudyDate=1900-", "--dry-run", "--json")
+    assert "1900" in purge(stored, *worded).stderr, "no date"
+    worded = ("--filter", "PatientID=P1", "--filter", "PatientName=TEST^", *worded[-2:])
+    assert len(json.loads(purge(stored, *worded, "--external-aet", "QRSCP").stdout)) == 1
+    assert "is given twice" in purge(stored, *worded, "--patient-id", "P1").stderr
+    assert "write NAME=VALUE with one of PatientID" in purge(stored, "--filter", "Id=P1").stderr
     words = purge(stored, "--older-than", "PT0S", "--dry-run")
     assert words.stderr.count("would be refused") == 2
     assert (stored.count("location"), len(stored.files())) == (4, 4)

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from workers.purging import PurgeReport
 
 
+_KEYWORDS = {
+    "PatientID": "patient_id",
+    "PatientName": "patient_name",
+    "AccessionNumber": "accession_number",
+    "ModalitiesInStudy": "modality",
+    "StudyDate": "dates",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Order:
     uids: tuple[str, ...]
@@ -38,6 +47,7 @@ class _Order:
         "studies purge 1.2.3",
         "studies purge 1.2.3 --external-aet LTA --yes",
         "studies purge --date -20201231 --modality CT --older-than P30D --dry-run",
+        "studies purge --filter PatientID=4711 --filter StudyDate=20250101-20251231",
     ),
 )
 @click.argument("study_uids", metavar="[UID]...", nargs=-1)
@@ -47,6 +57,13 @@ class _Order:
 @click.option("--modality", help="Filter: a modality of the study.")
 @click.option("--date", "dates", help="Filter: study date, 20261121, or a range a-b, a-, -b.")
 @click.option("--older-than", metavar="DURATION", help="Filter: received so long ago, as P30D.")
+@click.option(
+    "--filter",
+    "pairs",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help=f"The same in words of DICOM: {', '.join(_KEYWORDS)}.",
+)
 @click.option("--external-aet", metavar="AET", help="Archive that holds all of these studies.")
 @click.option("--force", is_flag=True, help="Purge even what nobody else is known to hold.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -78,7 +95,7 @@ def _order(opened: Session, values: dict[str, Any]) -> _Order:
     from workers.purging import check_external_aet  # noqa: PLC0415
 
     uids: tuple[str, ...] = tuple(dict.fromkeys(values["study_uids"]))
-    wanted = _filter(values)
+    wanted = _filter(values | _worded(values))
     if bool(uids) == (wanted is not None):
         msg = "give either Study Instance UIDs or a filter"
         raise click.UsageError(msg)
@@ -88,6 +105,22 @@ def _order(opened: Session, values: dict[str, Any]) -> _Order:
         with opened.ledger.statement() as tx:
             uids = tuple(purging.studies_matching(tx, wanted))
     return _Order(uids, values["external_aet"], values["force"], values["dry_run"])
+
+
+def _worded(values: dict[str, Any]) -> dict[str, str]:
+    """Return what ``--filter`` says, by the names of the other options."""
+    found: dict[str, str] = {}
+    for pair in values["pairs"]:
+        keyword, sign, value = pair.partition("=")
+        name = _KEYWORDS.get(keyword)
+        if name is None or not sign or not value:
+            msg = f"{pair!r}: write NAME=VALUE with one of {', '.join(_KEYWORDS)}"
+            raise click.BadParameter(msg, param_hint="--filter")
+        if name in found or values[name] is not None:
+            msg = f"{keyword} is given twice"
+            raise click.BadParameter(msg, param_hint="--filter")
+        found[name] = value
+    return found
 
 
 def _filter(values: dict[str, Any]) -> "PurgeFilter | None":
