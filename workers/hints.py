@@ -130,8 +130,9 @@ class HintBroker:
         except failures as error:
             broker = self._connection.as_uri()
             self.close()
+            reason = str(error).rstrip(".")
             msg = (
-                f"the broker {broker} cannot be used: {error}; start Redis or correct REDIS_URL."
-                " Tasks wait in PostgreSQL and go on by themselves"
+                f"the broker {broker} cannot be used: {reason}; start Redis or correct REDIS_URL,"
+                " or maxmemory of a full one. Tasks wait in PostgreSQL and go on by themselves"
             )
             raise BrokerUnavailableError(msg) from error
