@@ -46,7 +46,7 @@ def test_a_written_name_is_read_as_the_same(values: list[str]) -> None:
     assert Name.parse(name.text()).key() == name.key()
 
 
-@given(st.text())
+@given(st.text() | st.from_regex(r'cn=(a|é|\\[,+"\\]|\\2[Cc]){1,6}', fullmatch=True))
 def test_any_text_is_either_read_or_refused(text: str) -> None:
     try:
         name = Name.parse(text)
