@@ -8,7 +8,9 @@ do. A short file is not worth a thread.
 import ctypes
 import os
 import threading
-from typing import Final, Protocol
+from typing import Final
+
+from archive.model.digests import Digest
 
 FOLLOWED_BYTES: Final = 2 << 20
 """Length from which a file is followed."""
@@ -16,14 +18,6 @@ FOLLOWED_BYTES: Final = 2 << 20
 _STEP: Final = 1 << 18
 _WRITEBACK_STEP: Final = 1 << 22
 _SYNC_FILE_RANGE_WRITE: Final = 2
-
-
-class Digest(Protocol):
-    """A hash of hashlib."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Go on with more bytes."""
-        ...
 
 
 class Follower:
@@ -98,12 +92,22 @@ class Follower:
 
 
 def start_writeback(descriptor: int, start: int, length: int) -> None:
-    """Let the kernel begin to write a part of a file to the disk; only a hint (Linux)."""
-    begin = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    """Let the kernel begin to write a part of a file to the disk; only a hint (Linux).
+
+    Parameters
+    ----------
+    length
+        Bytes; 0 goes on to the end of the file.
+    """
+    begin = _sync_file_range()
     if begin is not None:
-        begin(
-            ctypes.c_int(descriptor),
-            ctypes.c_int64(start),
-            ctypes.c_int64(length),
-            ctypes.c_uint(_SYNC_FILE_RANGE_WRITE),
-        )
+        begin(descriptor, start, length, _SYNC_FILE_RANGE_WRITE)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Return the system call, None where there is none."""
+    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast("Callable[[int, int, int, int], int] | None", found)
