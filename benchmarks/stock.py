@@ -9,9 +9,9 @@ from benchmarks.find import FILL, ROOT
 
 _LOCATIONS = b"""
 INSERT INTO location (instance_fk, storage_id, storage_path, transfer_syntax_uid, object_size,
-                      dataset_offset, digest)
+                      dataset_offset, digest, created_time)
 SELECT i.pk, 'fs1', '2000/01/01/' || upper(to_hex(hashtext(i.sop_instance_uid))) || '/' || i.pk,
-       '1.2.840.10008.1.2.1', 500000, 500, 'sha256:' || repeat('0', 64)
+       '1.2.840.10008.1.2.1', 500000, 500, 'sha256:' || repeat('0', 64), '2000-01-01'
 FROM instance i
 """
 _TABLES = ("patient", "study", "series", "instance", "location")
