@@ -1,7 +1,9 @@
 """Child processes, free ports, and the one way in which tests wait."""
 
 import contextlib
+import itertools
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +21,10 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_PORTS = range(12_000, 32_000)
+_FIRST = secrets.randbelow(len(_PORTS))
+_TAKEN = itertools.count()
+
 
 def missing(what: str) -> NoReturn:
     """Skip the test because the machine lacks `what`; on a CI server fail instead."""
@@ -28,11 +34,19 @@ def missing(what: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a TCP port on which nothing listens on the loopback address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a TCP port on which nothing listens on the loopback address.
+
+    It is none of those that the kernel gives to outgoing connections, one of which could take it
+    before the test listens there; and each process of tests goes through a stretch of its own.
+    """
+    while True:
+        port = _PORTS[(_FIRST + next(_TAKEN)) % len(_PORTS)]
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def wait_until(condition: Callable[[], T], *, deadline_s: float = 30.0, what: str = "") -> T:
