@@ -8,9 +8,9 @@ do. A short file is not worth a thread.
 import ctypes
 import os
 import threading
-from typing import Final
-
-from archive.model.digests import Digest
+from collections.abc import Callable
+from functools import cache
+from typing import Final, Protocol, cast
 
 FOLLOWED_BYTES: Final = 2 << 20
 """Length from which a file is followed."""
@@ -18,6 +18,14 @@ FOLLOWED_BYTES: Final = 2 << 20
 _STEP: Final = 1 << 18
 _WRITEBACK_STEP: Final = 1 << 22
 _SYNC_FILE_RANGE_WRITE: Final = 2
+
+
+class Digest(Protocol):
+    """A hash of hashlib."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Go on with more bytes."""
+        ...
 
 
 class Follower:
