@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -156,13 +157,19 @@ def log_event(
 
 
 def configure_logging(settings: TelemetrySettings) -> None:
-    """Send events and the warnings of libraries to standard error, one line each."""
+    """Send events and the warnings of libraries to standard error, one line each.
+
+    What pydicom thinks of single values is not said: it does not name the object, and what
+    matters of it is in our own events.
+    """
     handler = logging.StreamHandler(sys.stderr)
     as_json = settings.log_format == "json"
     handler.setFormatter(JsonFormatter() if as_json else EventFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for library in ("pynetdicom", "pydicom", "ldap3", "psycopg"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 
 class _Checkpoint:

@@ -196,6 +196,6 @@ def start_system(data: Path, log: Path) -> subprocess.Popen[bytes]:
 def read_environment(data: Path) -> dict[str, str]:
     """Return the environment for commands on the system that runs over `data`."""
     text = (data / "environment").read_text(encoding="utf-8")
-    assignments = (line.removeprefix("export ") for line in text.splitlines())
-    pairs = (shlex.split(line)[0].partition("=") for line in assignments)
+    exported = (line for line in text.splitlines() if line.startswith("export "))
+    pairs = (shlex.split(line)[1].partition("=") for line in exported)
     return {**os.environ, **{name: value for name, _, value in pairs}}

@@ -222,13 +222,23 @@ def _port_hint(endpoint: Endpoint) -> str:
 
 
 def _write_environment(data: Path, environment: Mapping[str, str]) -> None:
-    """Leave the variables for commands that are to work on the running system."""
+    """Leave a file for shells that are to work on the running system: variables, and `celery`.
+
+    The whole environment stays out of the path: it brings programs of pynetdicom that have the
+    names of dcmtk's and dcm4che's (storescu, findscu …).
+    """
     names = ("DATABASE_URL", "REDIS_URL", "DICOMQ_DATA", "DICOMQ_DIRECTORY", "DICOMQ_DEVICE")
     lines = [
         f"export {name}={shlex.quote(environment[name])}\n"
         for name in names
         if environment.get(name)
     ]
+    programs = data / "run" / "bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    celery = programs / "celery"
+    celery.unlink(missing_ok=True)
+    celery.symlink_to(Path(sys.executable).with_name("celery"))
+    lines.append(f"PATH={shlex.quote(str(programs))}:$PATH\n")
     path = data / "environment"
     path.touch(mode=0o600)
     path.write_text("".join(lines), encoding="utf-8")

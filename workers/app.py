@@ -175,6 +175,7 @@ def prepare_app(app: WorkerApp) -> WorkerApp:
     app.steps["consumer"].add("workers.bootsteps:QueueSync")
     app.steps["consumer"].add("workers.event_pace:EventPace")
     app.steps["consumer"].add("workers.hint_intake:HintIntake")
+    signals.celeryd_init.connect(start.log_from_the_start)
     signals.worker_init.connect(start.prepare_worker)
     return app
 

@@ -38,6 +38,16 @@ def _parse_kind_option(
         raise click.BadParameter(str(error)) from error
 
 
+def log_from_the_start(instance: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
+    """Let a log in JSON hold nothing else (signal `celeryd_init`, before Celery says anything).
+
+    Celery's banner is left out there, and its warnings become lines of the log.
+    """
+    if instance.app.settings().log_format == "json":
+        instance.quiet = True
+        instance.app.set_up_logging()
+
+
 def prepare_worker(sender: Any, **_: object) -> None:  # noqa: ANN401 - Celery has no types
     """Prepare a worker that is about to start (signal `worker_init`).
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -36,6 +37,20 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
         process.kill()
 
 
+def in_shell(installation: Installation, command: str) -> str:
+    """Return what a command prints in a new shell that does as ``make run`` says."""
+    script = f'cd / && . "{installation.data}/environment" && {command}'
+    ran = subprocess.run(
+        ["/bin/sh", "-c", script],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
 def test_starts_stops_and_starts_again_over_its_data(
     installation: Installation, tmp_path: Path
 ) -> None:
@@ -45,6 +60,8 @@ def test_starts_stops_and_starts_again_over_its_data(
     assert f"http://localhost:{installation.flower_port}" in first.output()
     assert echo(installation.port)
     assert len(send_files(list(study.files.values()), installation.port).accepted) == 3
+    assert study.study_instance_uid in in_shell(installation, "celery -A workers studies list")
+    assert in_shell(installation, "command -v echoscu || echo none") in {"/usr/bin/echoscu", "none"}
 
     first.send(signal.SIGINT)
 

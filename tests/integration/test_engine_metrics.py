@@ -99,8 +99,8 @@ def test_json_logs_name_task_and_attempt(engine: Engine) -> None:
     pk = engine.stage("permanent")
     engine.await_status(pk, TaskStatus.FAILED)
     wait_until(lambda: "task.finished" in worker.output(), what="the event")
-    lines = [line for line in worker.output().splitlines() if '"event": "task.finished"' in line]
-    event = json.loads(lines[0])
+    *lines, _being_written = worker.output().split("\n")
+    [event] = [one for one in map(json.loads, lines) if one.get("event") == "task.finished"]
     assert (event["task"], event["attempt"], event["level"]) == (pk, 1, "WARNING")
     assert event["status"] == "FAILED"
     assert "STORESCP accepts no CT images" in event["message"]
