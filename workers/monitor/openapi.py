@@ -71,7 +71,7 @@ def rest_routes(prefix: str, root: str = "") -> list[URLSpec]:
         )
         for path in in_order
     ]
-    anything_else = {"endpoints": {}, "names": ()}
+    anything_else: dict[str, Any] = {"endpoints": {}, "names": ()}
     return [*routes, url(rf"{re.escape(prefix)}(?:/.*)?", RestHandler, anything_else)]
 
 
