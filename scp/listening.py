@@ -280,6 +280,8 @@ class TlsListener(Listener):
             secured.handshake(limit_s)
         except OSError as error:
             secured.close()
+            if not secured.heard and not isinstance(error, TimeoutError):
+                return  # somebody looked whether the port is open, as balancers do
             _warn(client_address, f"no TLS on port {self.port}: {_reason(error, limit_s)}")
             return
         self.finish_request(secured, client_address)
@@ -287,7 +289,7 @@ class TlsListener(Listener):
 
 def _speaks_dicom(connection: socket.socket) -> bool:
     """Tell whether a peer begins with an A-ASSOCIATE-RQ instead of a handshake."""
-    with contextlib.suppress(BlockingIOError):
+    with contextlib.suppress(OSError):  # nothing came yet, or it has hung up
         first = connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         return first == bytes([PduType.A_ASSOCIATE_RQ])
     return False

@@ -34,7 +34,8 @@ def original_address(connection: socket.socket, address: PeerAddress) -> PeerAdd
     Parameters
     ----------
     connection
-        A connection of a balancer from which something can be read.
+        A connection of a balancer. Its header is there as soon as the kernel hands it out; one
+        that says nothing has none, and nobody waits for it.
     address
         Of the balancer; it holds when there is no header, or one for the balancer's own checks.
 
@@ -43,7 +44,10 @@ def original_address(connection: socket.socket, address: PeerAddress) -> PeerAdd
     ConnectionAbortedError
         When the header is broken or does not come.
     """
-    start = connection.recv(len(SIGNATURE), socket.MSG_PEEK)
+    try:
+        start = connection.recv(len(SIGNATURE), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return address
     if not start or not SIGNATURE.startswith(start):
         return address
     connection.settimeout(_TIMEOUT_S)

@@ -95,10 +95,15 @@ class Dcmtk:
         return self.run(*argv, "127.0.0.1", str(port), *map(str, files))
 
     def echoscu(
-        self, port: int, called_aet: str = "DCM4CHEE", calling_aet: str = "ECHOSCU"
+        self,
+        port: int,
+        called_aet: str = "DCM4CHEE",
+        calling_aet: str = "ECHOSCU",
+        *,
+        options: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Send a C-ECHO and return the finished process."""
-        argv = ["echoscu", "-v", "--aetitle", calling_aet, "--call", called_aet]
+        argv = ["echoscu", "-v", "--aetitle", calling_aet, "--call", called_aet, *options]
         return self.run(*argv, "127.0.0.1", str(port))
 
     def run(self, *argv: str, timeout_s: float = 100.0) -> subprocess.CompletedProcess[str]:

@@ -53,6 +53,24 @@ class Authority:
         node.write()
         return node
 
+    def revoked(self, *nodes: "Node", days: int = 30) -> x509.CertificateRevocationList:
+        """Return a list of revoked certificates, which holds for `days`."""
+        now = SYSTEM_CLOCK.now()
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - 40 * _DAY)
+            .next_update(now + days * _DAY)
+        )
+        for node in nodes:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(node.certificate.serial_number)
+                .revocation_date(now - _DAY)
+                .build()
+            )
+        return builder.sign(self.key, hashes.SHA256())
+
     def _signed(
         self,
         name: str,

@@ -59,6 +59,18 @@ DEVICE = (
         Kind.TEXT,
         "environment variable with that pin",
     ),
+    many(
+        "authorized_certificates",
+        "dicomAuthorizedNodeCertificateReference",
+        Kind.TEXT,
+        "entries with certificates that are trusted, where no trust store is named",
+    ),
+    many(
+        "own_certificates",
+        "dicomThisNodeCertificateReference",
+        Kind.TEXT,
+        "entries with our certificate, where the key store holds the private key alone",
+    ),
     one("time_zone", "dcmTimeZoneOfDevice", Kind.ZONE, "zone of schedules and of today's date"),
 )
 

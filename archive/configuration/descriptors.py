@@ -325,6 +325,8 @@ class ArchiveDevice(ArchiveOptions):
     key_store_pin_property: str | None = None
     key_store_key_pin: str | None = field(default=None, repr=False)
     key_store_key_pin_property: str | None = None
+    authorized_certificates: tuple[str, ...] = ()
+    own_certificates: tuple[str, ...] = ()
     fuzzy_algorithm_class: str | None = None
     c_store_scu_of_c_move_scp: tuple[str, ...] = ()
     task_polling_interval_s: float | None = None
@@ -392,9 +394,5 @@ def implicit_queue(name: str) -> Queue:
     if name == INTERACTIVE_QUEUE:
         retry = RetryPolicy(max_retries=1, delay_s=0)
         return Queue(name=name, max_tasks_parallel=32, retry=retry, implicit=True)
-    return Queue(
-        name=name,
-        max_tasks_parallel=4,
-        retry=RetryPolicy(max_retries=10, delay_s=30, max_delay_s=600, multiplier_percent=200),
-        implicit=True,
-    )
+    retry = RetryPolicy(max_retries=10, delay_s=30, max_delay_s=600, multiplier_percent=200)
+    return Queue(name=name, max_tasks_parallel=4, retry=retry, implicit=True)

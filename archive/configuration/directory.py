@@ -9,14 +9,21 @@ from functools import partial
 from typing import Any
 
 from ldap3 import BASE, MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE, SUBTREE
+from ldap3.core.exceptions import LDAPInvalidDnError
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.configuration.attributes import TABLES
+from archive.configuration.certificates import (
+    CERTIFICATE_ATTRIBUTES,
+    certificate_names,
+    with_certificates,
+)
 from archive.configuration.entries import Entry
 from archive.configuration.failover import (
     EmptyDirectoryError,
     ServerGroup,
     SizeLimitError,
+    WithheldError,
     check_result,
 )
 from archive.configuration.records import (
@@ -30,7 +37,7 @@ from archive.configuration.records import (
 from archive.configuration.refusals import Applied, InterruptedChangesError, RefusedChangeError
 from archive.configuration.servers import LdapAccess, ldap_accesses
 from archive.configuration.settings import Settings
-from archive.configuration.watching import CAPABILITIES, Watch
+from archive.configuration.watching import CAPABILITIES, CERTIFICATES, Watch
 from archive.errors import DirectoryUnavailableError
 
 _PAGED = "1.2.840.113556.1.4.319"
@@ -77,6 +84,8 @@ class LdapDirectory:
     ) -> None:
         self._servers = ServerGroup(accesses, clock)
         self._watch = Watch(device_name, clock)
+        self._device_name = device_name
+        self._certificates: tuple[str, ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> "LdapDirectory":
@@ -184,7 +193,7 @@ class LdapDirectory:
 
     def _fingerprint(self, connection: Any) -> str:  # noqa: ANN401 - ldap3 has no types
         search = partial(self._search_for_watch, connection)
-        return self._watch.fingerprint(self._servers.in_use, _searches(), search)
+        return self._watch.fingerprint(self._servers.in_use, (*_searches(), CERTIFICATES), search)
 
     def _search_for_watch(
         self,
@@ -193,6 +202,8 @@ class LdapDirectory:
         names: list[str],
         **where: Any,  # noqa: ANN401 - as _search
     ) -> list[Entry]:
+        if search == CERTIFICATES:
+            return self._read_certificates(connection, names)
         if search == CAPABILITIES:
             return self._read_capabilities(connection, names)
         return self._search(connection, search, names, **where)
@@ -202,7 +213,23 @@ class LdapDirectory:
         entries = [
             entry for search in _searches() for entry in self._search(connection, search, names)
         ]
-        return (*entries, *self._read_capabilities(connection, names))
+        self._certificates = certificate_names(entries, self._device_name)
+        found = self._read_certificates(connection, ["objectClass", *CERTIFICATE_ATTRIBUTES])
+        read = with_certificates(entries, found)
+        return (*read, *self._read_capabilities(connection, names))
+
+    def _read_certificates(self, connection: Any, names: list[str]) -> list[Entry]:  # noqa: ANN401 - ldap3 has no types
+        """Read the entries that the own device refers to; those that cannot be read are left out.
+
+        They can lie anywhere, so each is asked for by its name.
+        """
+        found: list[Entry] = []
+        for dn in self._certificates:
+            try:
+                found += self._search(connection, "(objectClass=*)", names, below=dn, base=True)
+            except (EmptyDirectoryError, WithheldError, LDAPInvalidDnError):
+                continue  # `config check` names it
+        return found
 
     def _read_all(self, connection: Any) -> tuple[Entry, ...]:  # noqa: ANN401 - ldap3 has no types
         try:

@@ -25,11 +25,16 @@ REST_S = 30.0
 PROBE_S = 2.0
 _SIZE_LIMIT_EXCEEDED = 4
 _NO_SUCH_OBJECT = 32
+_WITHHELD = frozenset({10, 34, 50})  # elsewhere, no name, not for whom is bound
 _Result = TypeVar("_Result")
 
 
 class EmptyDirectoryError(DirectoryUnavailableError):
     """The server does not have the entry below which everything lies."""
+
+
+class WithheldError(DirectoryUnavailableError):
+    """The server does not give what was asked for to whom is bound, or does not have it."""
 
 
 class SizeLimitError(DirectoryUnavailableError):
@@ -244,7 +249,7 @@ def check_result(result: dict[str, Any], what: str) -> None:
     ------
     DirectoryUnavailableError
         When it did not succeed; `SizeLimitError` when only a part of the entries came,
-        `EmptyDirectoryError` when there are none.
+        `EmptyDirectoryError` when there are none, `WithheldError` when they may not be read.
     """
     code = result["result"]
     if code == 0:
@@ -258,4 +263,4 @@ def check_result(result: dict[str, Any], what: str) -> None:
         hint = "raise the limit for the DN that is bound (olcLimits: size=unlimited)"
         msg = f"{text.strip()}; the server gives only a part of the entries: {hint}"
         raise SizeLimitError(msg)
-    raise DirectoryUnavailableError(text.strip())
+    raise (WithheldError if code in _WITHHELD else DirectoryUnavailableError)(text.strip())

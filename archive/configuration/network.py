@@ -56,7 +56,7 @@ def read_device(tree: Tree, entry: Entry, findings: Findings) -> DeviceReading |
         fields.get("installed", True),
         zone,
         (),
-        DeviceTls.read(entry.dn, fields, findings.variables.environment),
+        DeviceTls.read(entry.dn, fields, findings.variables.environment, tree.find),
     )
     connections = _read_connections(tree, device, findings)
     aes = [

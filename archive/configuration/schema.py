@@ -90,7 +90,7 @@ class Schema:
     def fold(self, name: str, value: bytes) -> bytes:
         """Return what is equal for values of `name` that the directory takes as the same."""
         attribute = self.attribute(name)
-        if attribute is None or attribute.syntax in {"40", "5"}:
+        if attribute is None or attribute.syntax in _OCTETS:
             return value
         text = " ".join(value.decode("utf-8", "replace").split(" ")).strip()
         if attribute.syntax == "12":
@@ -178,7 +178,7 @@ class Schema:
                 raise RefusedChangeError(operation, 65, info)
 
     def _has_syntax(self, attribute: AttributeType, value: bytes) -> bool:
-        if attribute.syntax in {"40", "5"}:
+        if attribute.syntax in _OCTETS:
             return True
         try:
             text = value.decode("ascii" if attribute.syntax in _ASCII else "utf-8")
@@ -201,6 +201,7 @@ def _show(value: bytes) -> str:
     return repr(value[:60].decode("utf-8", "replace"))
 
 
+_OCTETS = frozenset({"5", "8", "9", "10", "40"})
 _ASCII = frozenset({"26", "27", "7", "38"})
 _FORMS: dict[str, Callable[[str], bool]] = {
     "7": lambda text: text in {"TRUE", "FALSE"},

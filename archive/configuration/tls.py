@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from archive.configuration.certificates import DirectoryCertificates, Find
 from archive.configuration.descriptors import Connection, Problem
 from archive.errors import InvalidValueError
 from archive.tls.terms import (
@@ -32,7 +33,7 @@ class DeviceTls:
 
     @classmethod
     def read(
-        cls, dn: str, fields: Mapping[str, Any], environment: Mapping[str, str]
+        cls, dn: str, fields: Mapping[str, Any], environment: Mapping[str, str], find: Find
     ) -> "DeviceTls":
         """Read what a device's entry says.
 
@@ -42,6 +43,8 @@ class DeviceTls:
             Fields of the entry.
         environment
             Variables that hold pins.
+        find
+            Returns the entry of a name: certificates can lie in the directory.
         """
         problems: list[Problem] = []
 
@@ -52,7 +55,11 @@ class DeviceTls:
                 problems.append(Problem(dn, _URL[prefix], f"{error}; it is not used", "warning"))
                 return None
 
-        return cls(dn, DeviceStores(dn, store("key_store"), store("trust_store")), problems)
+        held = DirectoryCertificates.read(dn, fields, find)
+        stores = DeviceStores(
+            dn, store("key_store"), store("trust_store"), trusted=held.trusted, own=held.own
+        )
+        return cls(dn, stores, [*problems, *held.problems])
 
     def terms(self, dn: str, connection: Connection) -> TlsTerms | None:
         """Return what a connection of the device demands; None when no suite can be used."""

@@ -21,14 +21,17 @@ class Tree:
     def __init__(self, entries: Iterable[Entry], exact: frozenset[str]) -> None:
         self._exact = exact
         self._below: dict[str, list[Entry]] = {}
+        self._entries: dict[str, Entry] = {}
         roots: list[Entry] = []
         for entry in sorted(entries, key=lambda one: one.dn):
             if entry.has_class("dicomConfigurationRoot"):
                 roots.append(entry)
             try:
-                parent = Name.parse(entry.dn).parent.key(exact)
+                name = Name.parse(entry.dn)
             except InvalidValueError:
                 continue
+            self._entries[name.key(exact)] = entry
+            parent = name.parent.key(exact)
             self._below.setdefault(parent, []).append(entry)
         self._containers = [one for root in roots for one in self.below(root, "dicomDevicesRoot")]
         if not self._containers:
@@ -37,6 +40,13 @@ class Tree:
                 "dicomDevicesRoot below it: import the default directory, or correct the base DN"
             )
             raise ConfigurationError(msg)
+
+    def find(self, dn: str) -> Entry | None:
+        """Return the entry of a name; None when there is none, or it is no name."""
+        try:
+            return self._entries.get(Name.parse(dn).key(self._exact))
+        except InvalidValueError:
+            return None
 
     def below(self, entry: Entry, object_class: str) -> tuple[Entry, ...]:
         """Return the entries of an object class that lie one level below `entry`."""

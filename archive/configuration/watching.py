@@ -21,6 +21,9 @@ from archive.errors import InvalidValueError
 
 VERSION_ATTRIBUTES = ("entryCSN", "entryUUID", "modifyTimestamp")
 CAPABILITIES = "(objectClass=dicomTransferCapability)"
+CERTIFICATES = "certificates"
+"""In place of a filter: the entries with certificates that the own device refers to."""
+
 SURE_S = 60.0
 SHORTEST_S = 4.0
 SHORTEST_CAPABILITIES_S = 30.0
@@ -86,7 +89,7 @@ class Watch:
         server
             The one that is asked: servers are not equally far.
         searches
-            Filters that find all entries but transfer capabilities.
+            Filters that find all entries but transfer capabilities, and CERTIFICATES.
         search
             Returns the entries that a filter finds; takes the names of attributes and, as `below`,
             where to search, and as `base` whether that entry alone is meant.

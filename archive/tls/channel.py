@@ -33,6 +33,8 @@ class TlsSocket(socket.socket):
 
     Attributes
     ----------
+    heard
+        Whether the peer has sent anything.
     fault
         What ended the use of TLS, None as long as nothing did.
     send_limit_s
@@ -40,6 +42,7 @@ class TlsSocket(socket.socket):
         time-out of each write.
     """
 
+    heard: bool = False
     fault: OSError | None = None
     send_limit_s: float | None = None
 
@@ -194,6 +197,7 @@ class TlsSocket(socket.socket):
     def _feed(self, data: bytes) -> None:
         with self._guard:
             if data:
+                self.heard = True
                 self._incoming.write(data)
             else:
                 self._incoming.write_eof()

@@ -23,9 +23,21 @@ NO_TLS: Final = (
     "connection"
 )
 
+_NO_LIST: Final = (
+    "its authority has no revocation list here, and where there is one list each authority needs "
+    f"one: put it into the file of {_OUR_TRUST}, or beside it into one that ends in .crl"
+)
+_OLD_LIST: Final = (
+    "the revocation list of its authority is not valid now: fetch the present one, and compare "
+    "the clocks of both hosts"
+)
+
 _VERIFICATION: Final = {
+    3: _NO_LIST,
     9: "its certificate is not valid yet: compare the clocks of both hosts",
     10: _EXPIRED,
+    11: _OLD_LIST,
+    12: _OLD_LIST,
     18: _UNKNOWN_CA,
     19: _UNKNOWN_CA,
     20: _UNKNOWN_CA,

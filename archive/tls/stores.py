@@ -1,11 +1,17 @@
 """Reads keys and trusted certificates from files and makes OpenSSL's contexts of them.
 
 PEM files are taken as they are; PKCS#12 files through `cryptography`. A private key that was
-unlocked never lies on a disk: it is handed to OpenSSL in memory (memfd).
+unlocked never lies on a disk: it is handed to OpenSSL in memory (memfd). Certificates of the
+directory stand in for a trust store, or beside a private key that has none.
+
+Revocation lists lie in the trust store, in a file beside it that ends in `.crl`, or in the
+directory. Where there is one, each peer's certificate is looked up, and an authority without a
+list of its own is no longer enough.
 """
 
 import contextlib
 import os
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +21,14 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from archive.errors import TlsMaterialError
+from archive.errors import InvalidValueError, TlsMaterialError
+from archive.tls.certificates import revocation_list_pem
 from archive.tls.terms import TLS_1_2, StoreReference, TlsTerms
 
 _JAVA_KEY_STORE: Final = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")  # JKS and JCEKS
 _PEM: Final = b"-----BEGIN "
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+_REVOKED: Final = re.compile(b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _PEM_ENCODING: Final = serialization.Encoding.PEM
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -76,8 +85,10 @@ def client_context(terms: TlsTerms) -> ssl.SSLContext:
 
 def stamp_of(terms: TlsTerms) -> Stamp:
     """Return what changes when a store is replaced; a missing file counts as empty."""
-    stores = (each for each in (terms.stores.key, terms.stores.trust) if each is not None)
-    return tuple(_stamp(each.path) for each in stores)
+    paths = [each.path for each in (terms.stores.key, terms.stores.trust) if each is not None]
+    if terms.stores.trust is not None:
+        paths.append(_beside(terms.stores.trust))
+    return tuple(map(_stamp, paths))
 
 
 class ServerContexts:
@@ -126,15 +137,45 @@ def _limit(context: ssl.SSLContext, terms: TlsTerms) -> None:
 def _trust(context: ssl.SSLContext, terms: TlsTerms) -> None:
     """Trust the certificates of the trust store, those of single peers among them."""
     store = terms.stores.trust
-    if store is None:
+    if store is not None:
+        pem = _read(store, terms).pem + _read_beside(store, terms)
+    elif terms.stores.trusted:
+        pem = b"".join(terms.stores.trusted)
+    else:
         msg = f"{terms.stores.dn}: dcmTrustStoreURL names no trusted certificates; set it"
         raise TlsMaterialError(msg)
-    contents = _read(store, terms)
     try:
-        context.load_verify_locations(cadata=contents.pem.decode("latin-1"))
+        context.load_verify_locations(cadata=pem.decode("latin-1"))
+        if lists := _REVOKED.findall(pem):
+            with _in_memory(b"\n".join(lists) + b"\n") as path:
+                context.load_verify_locations(path)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     except (ssl.SSLError, ValueError) as error:
-        raise _unusable(store, terms, f"holds no certificate ({error})") from error
+        what = f"no certificate, or a revocation list that cannot be read ({error})"
+        if store is not None:
+            raise _unusable(store, terms, f"holds {what}") from error
+        msg = f"{terms.stores.dn}: what dicomAuthorizedNodeCertificateReference names holds {what}"
+        raise TlsMaterialError(msg) from error
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _beside(store: StoreReference) -> Path:
+    """Return the file that holds revocation lists for a trust store."""
+    return store.path.with_suffix(".crl")
+
+
+def _read_beside(store: StoreReference, terms: TlsTerms) -> bytes:
+    """Return the revocation lists beside a trust store as PEM; nothing when there is no file."""
+    path = _beside(store)
+    try:
+        data = path.read_bytes()
+        return data if _REVOKED.search(data) else revocation_list_pem(data)
+    except FileNotFoundError:
+        return b""
+    except (OSError, InvalidValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it {error}"
+        msg = f"{terms.stores.dn}: the file {path} beside that of {store.attribute}: {reason}"
+        raise TlsMaterialError(msg) from error
 
 
 def _use_key(context: ssl.SSLContext, terms: TlsTerms) -> None:
@@ -144,15 +185,30 @@ def _use_key(context: ssl.SSLContext, terms: TlsTerms) -> None:
         msg = f"{terms.stores.dn}: dcmKeyStoreURL names no key; set it"
         raise TlsMaterialError(msg)
     contents = _read(store, terms)
-    try:
-        with _in_memory(contents.pem) as path:
-            context.load_cert_chain(path, password=lambda: contents.key_pin)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        what = (
-            f"has no private key with its certificate that the pin opens ({_reason(error)}): it "
-            "has to hold the key, its certificate and those between it and the root"
-        )
-        raise _unusable(store, terms, what) from error
+    for chain in (chains := list(_chains(contents.pem, terms.stores.own))):
+        try:
+            with _in_memory(chain) as path:
+                context.load_cert_chain(path, password=lambda: contents.key_pin)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            if chain is not chains[-1]:
+                continue
+            what = (
+                f"has no private key with its certificate that the pin opens ({_reason(error)}): "
+                "it has to hold the key, its certificate and those between it and the root; or "
+                "the key alone, and dicomThisNodeCertificateReference names the certificate"
+            )
+            raise _unusable(store, terms, what) from error
+        return
+
+
+def _chains(pem: bytes, own: tuple[bytes, ...]) -> Iterator[bytes]:
+    """Yield what may be key and certificates: with each of `own` in turn where the key is alone."""
+    if _CERTIFICATE in pem or not own:
+        yield pem
+        return
+    for index, certificate in enumerate(own):
+        others = own[:index] + own[index + 1 :]
+        yield b"\n".join((pem, certificate, *others))
 
 
 def _read(store: StoreReference, terms: TlsTerms) -> _Contents:

@@ -39,17 +39,28 @@ class StoreReference:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStores:
-    """The key store and the trust store of a device.
+    """The key store and the trust store of a device, and what the directory itself holds.
 
     Attributes
     ----------
     dn
         Entry of the device, for messages.
+    trusted
+        Certificates and revocation lists, PEM; they stand in for a trust store.
+    own
+        Certificates of the device, PEM, for a key store that holds the private key alone.
     """
 
     dn: str
     key: StoreReference | None = None
     trust: StoreReference | None = None
+    trusted: tuple[bytes, ...] = field(default=(), repr=False)
+    own: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def can_check(self) -> bool:
+        """Whether there is what the certificates of peers are checked with."""
+        return self.trust is not None or bool(self.trusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +92,12 @@ class TlsTerms:
     def can_listen(self) -> bool:
         """Whether peers can call: there is a key, and what their certificates are checked with."""
         stores = self.stores
-        return stores.key is not None and (stores.trust is not None or not self.need_client_auth)
+        return stores.key is not None and (stores.can_check or not self.need_client_auth)
 
     @property
     def can_call(self) -> bool:
         """Whether peers can be called: there is what their certificates are checked with."""
-        return self.stores.trust is not None
+        return self.stores.can_check
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +192,7 @@ def _missing_stores(wishes: Wishes, stores: DeviceStores) -> Iterator[TlsProblem
     if stores.key is None and wishes.has_port:
         reason = "names no key: without one nobody can call this device over TLS"
         yield TlsProblem("dcmKeyStoreURL", reason, is_ours=True)
-    if stores.trust is None:
+    if not stores.can_check:
         reason = "names no trusted certificates: without them no peer can be checked, and none is"
         yield TlsProblem("dcmTrustStoreURL", f"{reason} called over TLS", is_ours=True)
 

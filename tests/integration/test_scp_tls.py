@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from pydicom import Dataset
 
 from scp.pdus import encode_command, encode_fragment
+from scp.proxied import SIGNATURE
 from tests.fix_dcmtk import Dcmtk
 from tests.fix_find_peer import FindScp
 from tests.fix_objects import bundled
@@ -137,6 +139,23 @@ def test_peers_that_stop_in_the_handshake_hold_nobody_up_and_are_dropped(
             assert each.recv(1) == b""
         each.close()
     tls_site.wait_for_log("did not finish the handshake within 0.7 s (dcmAARQTimeout)")
+
+
+def test_who_only_looks_whether_the_port_is_open_leaves_no_trace(tls_site: TlsSite) -> None:
+    """A balancer asks every few seconds: connects, says that it is itself, and hangs up hard."""
+    tls_site.site.start(DICOMQ_PROXIES="127.0.0.1")
+    tls_site.wait_for_log("message=listening")
+    itself = SIGNATURE + bytes([0x20, 0, 0, 0])
+    for words in (b"", itself, itself, itself):
+        with socket.create_connection(("127.0.0.1", tls_site.port)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            probe.sendall(words)
+    with pytest.raises(ssl.SSLError), tls_site.peer(context=ssl.create_default_context()):
+        pass  # it does not trust us, and that is said: all before it was answered
+    tls_site.wait_for_log("tls-refused")
+    log = tls_site.site.log()
+    assert log.count("tls-refused") == 1
+    assert "Traceback" not in log
 
 
 def test_an_association_left_in_an_object_is_ended(tls_site: TlsSite) -> None:
