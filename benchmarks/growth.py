@@ -33,6 +33,8 @@ class Stocked:
 
     Attributes
     ----------
+    start_ms
+        Until the SCP listened.
     objects
         Of receiving, seconds per 100 objects.
     query_wall_ms, query_cpu_ms
@@ -42,6 +44,7 @@ class Stocked:
     studies: int
     receiver: Receiver
     size_bytes: int
+    start_ms: float
     objects: Figures = field(default_factory=Figures)
     query_wall_ms: list[float] = field(default_factory=list)
     query_cpu_ms: list[float] = field(default_factory=list)
@@ -70,6 +73,7 @@ class Stocked:
             "CPU per object": statistics.median(self.objects.cpu_s) * 10,
             "time per query": statistics.median(self.query_wall_ms),
             "CPU per query": statistics.median(self.query_cpu_ms),
+            "start of an SCP": self.start_ms,
         }
 
 
@@ -83,7 +87,10 @@ def stocked(where: Path, url: str, postgres: psutil.Process, studies: int) -> St
     took = SYSTEM_CLOCK.monotonic() - began
     size = size_bytes(url)
     print(f"{studies:,} studies: {size / 1e6:.0f} MB, filled in {took:.0f} s", flush=True)
-    return Stocked(studies, start_dicomq(where, url, postgres, name=f"with {studies}"), size)
+    began = SYSTEM_CLOCK.monotonic()
+    receiver = start_dicomq(where, url, postgres, name=f"with {studies}")
+    start_s = SYSTEM_CLOCK.monotonic() - began
+    return Stocked(studies, receiver, size, start_s * 1000)
 
 
 def compare(archives: Sequence[Stocked], options: argparse.Namespace) -> None:
