@@ -3,8 +3,9 @@
 # this machine and its configuration, so that building the image needs no index.
 # Usage: wheels.sh [python]
 set -eu
-cd "$(dirname "$0")"
 python=${1:-python3}
+case $python in */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") ;; esac
+cd "$(dirname "$0")"
 machine=$(uname -m)
 mark=$(sha256sum <../image.lock)
 if [ "$(cat wheels/made-from 2>/dev/null)" = "$mark" ]; then exit 0; fi

@@ -3,15 +3,20 @@
 Builds the images, so it takes minutes: without DICOMQ_TEST_COMPOSE it is skipped.
 """
 
+import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random, SystemRandom
 from threading import Event, Thread
+from typing import Any
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
+import yaml
 
 from archive.clock import SYSTEM_CLOCK
 from tests.fix_compose import Stack, all_stored
@@ -195,20 +200,53 @@ def notified(receiver: IanScp) -> set[str]:
 
 
 def assert_metrics(stack: Stack) -> None:
-    """Prometheus finds every process of the stack by its name."""
+    """Prometheus finds every process by its name, and what alerts and dashboard ask for."""
     stack.compose("--profile", "monitoring", "build", "prometheus", timeout_s=600)
     stack.compose("--profile", "monitoring", "up", "-d", "prometheus")
-    url = f"http://127.0.0.1:{stack.prometheus_port}/api/v1/query?query="
+    # two dispatchers, five workers, the balancer
+    wait_until(
+        lambda: values(stack, "count(up == 1)") == ["8"],
+        deadline_s=90,
+        what="Prometheus to see eight processes",
+    )
+    assert values(stack, 'haproxy_backend_active_servers{proxy="scp"}') == ["2"]
+    known = prometheus(stack, "metadata")
+    for expression in expressions(stack):
+        found = prometheus(stack, f"query?query={quote(expression)}")
+        assert found["resultType"] == "vector", expression
+        for name in re.findall(r"\b(?:dicomq|haproxy)_\w+", expression):
+            family = re.sub(r"_(bucket|sum|count)$", "", name)
+            # the client library names a counter without its ending in older forms of the text
+            assert {family, family.removesuffix("_total")} & set(known), expression
+        if grouped := GROUPED.match(expression):
+            labels = set(grouped[1].split(", ")) - {"le"}
+            assert all(set(each["metric"]) == labels for each in found["result"]), expression
+    assert values(stack, 'count(ALERTS{alertstate="firing"})') == []
 
-    def sees_everything() -> bool:
-        try:
-            with urlopen(f"{url}count(up==1)", timeout=5) as answer:  # noqa: S310 - ours
-                text = answer.read().decode()
-        except OSError:
-            return False
-        # two dispatchers, five workers, the balancer
-        return '"8"' in text
 
-    wait_until(sees_everything, deadline_s=90, what="Prometheus to see eight processes")
-    with urlopen(f"{url}haproxy_backend_active_servers", timeout=5) as answer:  # noqa: S310 - ours
-        assert '"2"' in answer.read().decode()
+GROUPED = re.compile(r"(?:histogram_quantile\([\d.]+, )?(?:max|sum) by \(([^)]*)\)")
+
+
+def prometheus(stack: Stack, query: str) -> Any:  # noqa: ANN401 - JSON
+    """Return what Prometheus answers, None while it does not."""
+    url = f"http://127.0.0.1:{stack.prometheus_port}/api/v1/{query}"
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return json.load(answer)["data"]
+    except OSError:
+        return None
+
+
+def values(stack: Stack, expression: str) -> list[str]:
+    """Return the values of an expression."""
+    found = prometheus(stack, f"query?query={quote(expression)}") or {"result": []}
+    return [each["value"][1] for each in found["result"]]
+
+
+def expressions(stack: Stack) -> list[str]:
+    """Return what the alert rules and the panels of the dashboard ask for."""
+    folder = stack.deploy / "compose"
+    groups = yaml.safe_load((folder / "prometheus" / "alerts.yml").read_text())["groups"]
+    board = json.loads((folder / "grafana" / "dashboards" / "dicomq.json").read_text())
+    rules = [rule["expr"] for group in groups for rule in group["rules"]]
+    return rules + [target["expr"] for panel in board["panels"] for target in panel["targets"]]
