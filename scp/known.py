@@ -3,8 +3,9 @@
 Objects of one series differ in a handful of elements. The attributes of patient, study and series
 of the first one are decoded and indexed in full; they are remembered by their encoded bytes,
 together with the rows they went into and what the rules demand. Of a further object only its own
-attributes are decoded and only its own rows written, while its file is made durable. An object
-that is not plain (known already, or its series was changed) goes the long way.
+attributes are decoded and only its own rows written, while its file is made durable. Objects that
+come at the same time share a transaction. An object that is not plain (known already, or its
+series was changed) goes the long way.
 """
 
 import threading
@@ -15,6 +16,7 @@ from typing import Final
 
 from archive import telemetry
 from archive.clock import Clock
+from archive.combining import Combiner
 from archive.configuration.export_rules import demanded_exports
 from archive.errors import LedgerError, LedgerUnavailableError
 from archive.ledger.connection import Ledger
@@ -39,6 +41,8 @@ from scp.session import Session
 
 _REMEMBERED: Final = 1024
 _REMEMBERED_FURTHER: Final = 16
+_LONG: Final = 1 << 21
+"""Bytes of an object that is made durable before it is indexed, not meanwhile."""
 
 _Key = tuple[tuple[str, ...], bool, bool, RawValues]
 
@@ -102,6 +106,7 @@ class ShortWay:
         self._ledger = ledger
         self._clock = clock
         self._writer = KnownSeriesWriter(ledger)
+        self._combiners: dict[str, Combiner[Placed, StoreResult | None]] = {}
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -137,6 +142,21 @@ class ShortWay:
         checkpoint(telemetry.CHECKPOINT_FILE_PLACED)
         return Placed(known.common, own, file)
 
+    def store_one(self, placed: Placed) -> StoreResult | None:
+        """Index an object as `store` does, together with those of other associations.
+
+        Who comes first does not wait for others. The files of those who come while it is at work
+        are made durable meanwhile; then one transaction takes them all.
+
+        Raises
+        ------
+        DicomqError
+            As for `store`; what is at fault with one object does not fail the others.
+        """
+        if placed.file.dataset_length > _LONG:
+            _prepare(placed)  # takes so long that nobody ought to wait for it
+        return self._combiner(placed.own.file.storage_id).do(placed)
+
     def store(self, *objects: Placed) -> list[StoreResult | None]:
         """Index objects in one transaction while their files are made durable; then commit.
 
@@ -163,6 +183,28 @@ class ShortWay:
             # Its series may just be going: the long way succeeds, or says why not.
             return [None] * len(objects)
 
+    def _combiner(self, storage_id: str) -> Combiner[Placed, StoreResult | None]:
+        """Return the combiner of a storage: one that hangs holds up no other."""
+        found = self._combiners.get(storage_id)
+        if found is None:
+            made: Combiner[Placed, StoreResult | None] = Combiner(
+                self._store_together,
+                self._store_alone,
+                everybodys=LedgerUnavailableError,
+                prepare=_prepare,
+            )
+            found = self._combiners.setdefault(storage_id, made)
+        return found
+
+    def _store_alone(self, placed: Placed) -> StoreResult | None:
+        return self.store(placed)[0]
+
+    def _store_together(self, objects: Sequence[Placed]) -> list[StoreResult | None]:
+        results = dict.fromkeys(map(id, objects), None)
+        chosen = combined(objects)
+        results.update(zip(map(id, chosen), self.store(*chosen), strict=True))
+        return [results[id(each)] for each in objects]
+
     def learn(self, incoming: Incoming, header: Header, attributes: ObjectAttributes) -> None:
         """Remember the series of an object that was stored with exactly `attributes`."""
         session = incoming.session
@@ -183,6 +225,34 @@ class ShortWay:
             self._known[_key(session, header)] = known
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+
+
+def combined(objects: Sequence[Placed]) -> list[Placed]:
+    """Return those of `objects` that can share a transaction, in the order for it.
+
+    Studies are locked in one order by all processes, and nothing of a study is locked in one way
+    for a first object and in another way for a second: transactions that share objects of the same
+    studies never wait for each other in a circle.
+    """
+    first: dict[str, Placed] = {}
+    for each in objects:
+        first.setdefault(_study(each), each)
+
+    def is_alike(placed: Placed) -> bool:
+        other = first[_study(placed)]
+        return other.common is placed.common and other.own.intents == placed.own.intents
+
+    return sorted(filter(is_alike, objects), key=_study)
+
+
+def _study(placed: Placed) -> str:
+    return placed.own.attributes.study_instance_uid
+
+
+def _prepare(placed: Placed) -> None:
+    """Make the file of an object durable that waits to be indexed."""
+    placed.file.sync()
+    checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
 
 
 def _key(session: Session, header: Header) -> _Key:

@@ -131,7 +131,7 @@ class StoreService:
         elif self._own_moves.bring(placed.own):
             session.answered.number = self._early.add(_Answered(incoming, header, placed))
         else:
-            (result,) = self._short_way.store(placed)
+            result = self._short_way.store_one(placed)
             self._conclude(incoming, header, placed, result)
 
     def settle(self, session: Session) -> None:

@@ -139,7 +139,12 @@ STORAGE = (
     one(
         "check_mount_file", "dcmCheckMountFilePath", Kind.TEXT, "file that tells it is not mounted"
     ),
-    one("digest_algorithm", "dcmDigestAlgorithm", Kind.DIGEST, "digest of stored objects"),
+    one(
+        "digest_algorithm",
+        "dcmDigestAlgorithm",
+        Kind.DIGEST,
+        "digest of stored objects: BLAKE3 (default), MD5, SHA-1, SHA-256, SHA-384 or SHA-512",
+    ),
     one("max_retries", "dcmMaxRetries", Kind.INTEGER, "attempts to write again"),
     one("retry_delay_s", "dcmRetryDelay", Kind.DURATION, "wait before another attempt to write"),
     many("retrieve_aets", "dcmRetrieveAET", Kind.AE_TITLE, "AEs from which its objects come"),

@@ -23,6 +23,7 @@ from archive.errors import InvalidValueError
 from archive.model.coercion import OnFailure, UpdatePolicy
 from archive.model.commitment_terms import CommitmentTerms
 from archive.model.conditions import Conditions
+from archive.model.digests import DIGESTS
 from archive.model.durations import parse_duration
 from archive.model.identifiers import check_ae_title, check_uid
 from archive.model.merge_attributes import parse_merge_attributes
@@ -34,7 +35,6 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.+")
 _ORDER = re.compile(r"\{[0-9A-Z]\}")
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
-_DIGESTS = ("MD5", "SHA-1", "SHA-256", "SHA-384", "SHA-512")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ _ALONE: dict[Kind, Callable[[str], Any]] = {
     Kind.IAN_TRIGGER: lambda text: IanTrigger(_choice(*IanTrigger)(text)),
     Kind.ROLE: lambda text: TransferRole(_choice(*TransferRole)(text)),
     Kind.ZONE: _zone,
-    Kind.DIGEST: _choice(*_DIGESTS),
+    Kind.DIGEST: _choice(*DIGESTS),
 }
 _TOGETHER: dict[Kind, Callable[[tuple[str, ...]], Any]] = {
     Kind.SCHEDULE: Schedule.parse,

@@ -5,7 +5,7 @@ import os
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Protocol
 
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import (
@@ -14,14 +14,12 @@ from archive.errors import (
     ObjectUnreadableError,
     StorageError,
 )
+from archive.model.digests import DEFAULT_DIGEST, DIGESTS
 from archive.storage.directories import DurableDirectories
 from archive.storage.incoming import IncomingLocalFile, Layout, final_path_of, storage_error
 from archive.storage.locks import is_ownerless
 from archive.storage.path_format import DEFAULT_PATH_FORMAT, PathFormat, check_path
 from archive.storage.sweeping import KnownPaths, SweepReport
-
-DEFAULT_DIGEST: Final = "sha256"
-_DIGESTS: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-512": "sha512"}
 
 
 class StorageDescriptor(Protocol):
@@ -44,7 +42,7 @@ class StorageDescriptor(Protocol):
 
     @property
     def digest_algorithm(self) -> str | None:
-        """The dcmDigestAlgorithm; None takes SHA-256, the fastest one on present processors."""
+        """The dcmDigestAlgorithm; None takes `DEFAULT_DIGEST`."""
         ...
 
     @property
@@ -202,7 +200,7 @@ def root_of(uri: str, data_dir: Path) -> Path:
 
 
 def digest_of(descriptor: StorageDescriptor) -> str:
-    """Return the hashlib name of the storage's dcmDigestAlgorithm.
+    """Return the algorithm of the storage's dcmDigestAlgorithm.
 
     Raises
     ------
@@ -213,11 +211,11 @@ def digest_of(descriptor: StorageDescriptor) -> str:
     if not name:
         return DEFAULT_DIGEST
     try:
-        return _DIGESTS[name.upper()]
+        return DIGESTS[name.upper()]
     except KeyError:
         msg = (
             f"storage {descriptor.storage_id}: dcmDigestAlgorithm {name!r} is not one of "
-            f"{', '.join(_DIGESTS)}"
+            f"{', '.join(DIGESTS)}"
         )
         raise ConfigurationError(msg) from None
 

@@ -10,7 +10,9 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Final, Protocol, cast
+from typing import Final, cast
+
+from archive.model.digests import Digest
 
 FOLLOWED_BYTES: Final = 2 << 20
 """Length from which a file is followed."""
@@ -18,14 +20,6 @@ FOLLOWED_BYTES: Final = 2 << 20
 _STEP: Final = 1 << 18
 _WRITEBACK_STEP: Final = 1 << 22
 _SYNC_FILE_RANGE_WRITE: Final = 2
-
-
-class Digest(Protocol):
-    """A hash of hashlib."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Go on with more bytes."""
-        ...
 
 
 class Follower:

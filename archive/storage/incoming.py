@@ -7,7 +7,6 @@ so that a sweep by another process knows that the file has an owner.
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import urllib.parse
@@ -18,6 +17,7 @@ from typing import Final
 
 from archive.clock import Clock
 from archive.errors import InvalidValueError, StorageError, StorageFullError
+from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.directories import DurableDirectories
 from archive.storage.following import FOLLOWED_BYTES, Follower, start_writeback
@@ -93,7 +93,7 @@ class IncomingLocalFile:
     def __init__(self, layout: Layout, file_header: bytes, transfer_syntax_uid: str) -> None:
         self._layout = layout
         self._transfer_syntax_uid = transfer_syntax_uid
-        self._digest = hashlib.new(layout.digest_algorithm, usedforsecurity=False)
+        self._digest = new_digest(layout.digest_algorithm)
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._path: str | None = None
         self._descriptor = -1

@@ -6,7 +6,6 @@ under a key that nobody else can have; `settle` deletes the mark.
 """
 
 import contextlib
-import hashlib
 import secrets
 import tempfile
 import urllib.parse
@@ -17,6 +16,7 @@ from typing import Final
 
 from archive.clock import Clock
 from archive.errors import StorageError
+from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.incoming import INCOMING, storage_error
 from archive.storage.path_format import PathFormat, check_path
@@ -47,7 +47,7 @@ class IncomingS3Object:
     def __init__(self, layout: S3Layout, file_header: bytes, transfer_syntax_uid: str) -> None:
         self._layout = layout
         self._transfer_syntax_uid = transfer_syntax_uid
-        self._digest = hashlib.new(layout.digest_algorithm, usedforsecurity=False)
+        self._digest = new_digest(layout.digest_algorithm)
         self._id = secrets.token_hex(8)
         self._mark: str | None = None
         self._key: str | None = None

@@ -1,11 +1,11 @@
 """Whether a stored file is still what was stored: as thoroughly as dcmStorageVerificationPolicy."""
 
-import hashlib
 import hmac
 from enum import IntEnum
 from typing import BinaryIO, Final
 
 from archive.errors import ObjectUnreadableError
+from archive.model.digests import new_digest
 from archive.model.entities import StoredFile
 from archive.storage.base import Storage
 
@@ -53,7 +53,7 @@ def _check_contents(stream: BinaryIO, file: StoredFile, *, compare: bool) -> Non
     """Read the encoded data set, over which the digest was made."""
     algorithm, _, expected = file.digest.partition(":")
     stream.seek(file.dataset_offset)
-    digest = hashlib.new(algorithm, usedforsecurity=False)
+    digest = new_digest(algorithm)
     try:
         while piece := stream.read(_PIECE):
             digest.update(piece)

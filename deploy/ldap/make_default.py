@@ -181,7 +181,6 @@ def archive() -> Iterator[str]:
         ("objectClass", "dcmStorage"),
         ("dcmStorageID", "fs1"),
         ("dcmURI", "file:fs1/"),
-        ("dcmDigestAlgorithm", "SHA-256"),
         ("dcmInstanceAvailability", "ONLINE"),
     )
     for name, description in QUEUES.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from archive.errors import (
     ConfigurationError,
@@ -22,6 +23,7 @@ from archive.storage.directories import device_of, file_system_of, has_one_journ
 from archive.storage.filesystem import FileStorage, root_of
 from archive.storage.incoming import BUFFERED_BYTES
 from archive.storage.part10 import FileMeta, encode_file_header
+from archive.storage.verification import Thoroughness, verify_file
 from tests.fix_process import wait_until
 
 TS = "1.2.840.10008.1.2.1"
@@ -71,7 +73,7 @@ def test_a_stored_file(storage: FileStorage) -> None:
     incoming.settle()
     incoming.abort()
     assert everything(storage) == [stored.storage_path]
-    assert stored.digest == f"sha256:{hashlib.sha256(b'data set').hexdigest()}"
+    assert stored.digest == f"blake3:{blake3(b'data set').hexdigest()}"
     assert (stored.dataset_offset, stored.object_size) == (len(HEADER), len(HEADER) + 8)
     with storage.open(stored.storage_path) as file:
         assert file.read() == HEADER + b"data set"
@@ -103,7 +105,7 @@ def test_a_long_object(storage: FileStorage) -> None:
     stored = incoming.commit(OBJECT)
     incoming.settle()
     assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
-    assert stored.digest == f"sha256:{hashlib.sha256(b''.join(pieces)).hexdigest()}"
+    assert stored.digest == f"blake3:{blake3(b''.join(pieces)).hexdigest()}"
 
 
 def test_file_system_of_a_device(tmp_path: Path) -> None:
@@ -250,11 +252,26 @@ def test_impossible_uris(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("MD5", "md5"), ("SHA-1", "sha1"), ("SHA-256", "sha256"), (None, "sha256")]
+    ("name", "wanted"),
+    [
+        ("MD5", hashlib.md5(b"data", usedforsecurity=False).hexdigest()),
+        ("SHA-1", hashlib.sha1(b"data", usedforsecurity=False).hexdigest()),
+        ("SHA-256", hashlib.sha256(b"data").hexdigest()),
+        ("SHA-384", hashlib.sha384(b"data").hexdigest()),
+        ("SHA-512", hashlib.sha512(b"data").hexdigest()),
+        ("blake3", blake3(b"data").hexdigest()),
+        (None, blake3(b"data").hexdigest()),
+    ],
 )
 def test_digests(tmp_path: Path, name: str | None, wanted: str) -> None:
     storage = FileStorage(Descriptor("file:fs1", digest_algorithm=name), tmp_path)
     stored = store(storage, b"data")
-    assert stored.digest == f"{wanted}:{hashlib.new(wanted, b'data').hexdigest()}"
+    algorithm, _, digits = stored.digest.partition(":")
+    assert algorithm == (name or "blake3").lower().replace("-", "")
+    assert digits == wanted
+    verify_file(storage, stored, Thoroughness.CHECKSUM)
+    storage.local_path(stored.storage_path).write_bytes(HEADER + b"Data")
+    with pytest.raises(ObjectUnreadableError, match=algorithm):
+        verify_file(storage, stored, Thoroughness.CHECKSUM)
     with pytest.raises(ConfigurationError, match="CRC"):
         FileStorage(Descriptor("file:fs1", digest_algorithm="CRC"), tmp_path)

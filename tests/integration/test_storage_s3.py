@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from archive.configuration.descriptors import Storage
 from archive.errors import ConfigurationError, ObjectUnreadableError, StorageError
@@ -71,7 +72,7 @@ def test_a_stored_object(storage: S3Storage, s3_server: S3Server, prefix: str) -
     incoming.settle()
     incoming.abort()
     assert s3_server.keys(prefix) == [f"{prefix}/{stored.storage_path}"]
-    assert stored.digest == f"sha256:{hashlib.sha256(b'data set').hexdigest()}"
+    assert stored.digest == f"blake3:{blake3(b'data set').hexdigest()}"
     assert (stored.dataset_offset, stored.object_size) == (len(HEADER), len(HEADER) + 8)
     with storage.open(stored.storage_path) as file:
         assert file.read() == HEADER + b"data set"

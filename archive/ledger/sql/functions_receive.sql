@@ -78,12 +78,14 @@ END $$;
 --
 -- Claims take the advisory lock for themselves; here it is shared and the task's row stays as it is, which would else
 -- be written for every object. Whoever cancels, reschedules or deletes the task at the same time comes after this one.
+-- The time is that of the transaction: of several objects of a series in it, none may find the task due too early after
+-- another one holds the lock shared. Two transactions that then want it for themselves would wait for each other.
 CREATE OR REPLACE FUNCTION hold_export(x jsonb, p_study text, p_series text)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_series text := CASE WHEN x->>'entity' = 'Study' THEN NULL ELSE p_series END;
     v_wait   interval := make_interval(secs => (x->>'due_in_s')::float8);
-    v_due    timestamptz := CASE WHEN v_wait > interval '0' THEN clock_timestamp() + v_wait ELSE '-infinity' END;
+    v_due    timestamptz := CASE WHEN v_wait > interval '0' THEN now() + v_wait ELSE '-infinity' END;
 BEGIN
     -- A rule for single instances has a task for nearly every object.
     IF x->>'entity' = 'Instance' OR NOT export_is_covered(x->>'exporter_id', p_study, v_series, v_due) THEN
