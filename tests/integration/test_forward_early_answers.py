@@ -74,7 +74,7 @@ def test_scp_killed_in_the_middle(
     archive = moves.archive(to_the_victim, partial(deliver, files=files))
     final = moves.client().study(study)
     assert not archive.errors
-    wait_until(lambda: not victim.is_alive(), what="the process to be killed")
+    wait_until(lambda: not victim.is_alive(), what="the end of the process")
     arrived = moves.site.count("location")
     assert 0 < arrived < OBJECTS
     assert final.status == 0xB000, final
@@ -89,6 +89,24 @@ def test_scp_killed_in_the_middle(
     assert moves.site.count("location") == OBJECTS
     wait_until(lambda: len(moves.site.files()) == OBJECTS, what="files and rows to agree")
     assert not archive.errors
+
+
+def test_scp_stopped_in_the_middle_makes_safe_what_was_answered(
+    moves: MoveSite, study: Study
+) -> None:
+    victim, port = start_victim(moves, "scp.before-response:TERM:6")
+    answered: list[int | None] = []
+
+    def to_the_victim(talk: MoveTalk) -> None:
+        answered.extend(talk.send(list(study.files.values()), port=port, patience_s=6))
+        wait_until(lambda: not victim.is_alive(), what="the end of the process")
+        report(talk, answered)
+
+    archive = moves.archive(to_the_victim)
+    final = moves.client().study(study)
+    assert not archive.errors
+    assert 6 <= answered.count(0) == moves.site.count("location")
+    assert final.counts[1] == answered.count(0)
 
 
 def test_own_sub_operations_are_answered_early(
