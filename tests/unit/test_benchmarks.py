@@ -41,7 +41,10 @@ def test_only_marked_figures_that_lost_a_third_are_complained_of() -> None:
 
 
 def test_benchmark_that_fails_does_not_keep_others_from_running() -> None:
-    suites = {"no_such_benchmark": {"arguments": []}, "nor_this": {"quick": []}}
+    suites: dict[str, dict[str, list[str]]] = {
+        "no_such_benchmark": {"arguments": []},
+        "nor_this": {"quick": []},
+    }
     assert list(measured(suites, quick=False)) == [("no_such_benchmark", {})]
 
 
