@@ -207,13 +207,11 @@ class Stack:
 
     def configure(self, ldif: str) -> None:
         """Change the directory from outside and wait until the SCPs act on it."""
+        names = [name for name in self.running() if re.search(r"[-_]scp[-_]", name)]
+        before = {name: self._configurations(name) for name in names}
         self.ldapmodify(ldif)
         wait_until(
-            lambda: all(
-                self._configurations(name) > 1
-                for name in self.running()
-                if re.search(r"[-_]scp[-_]", name)
-            ),
+            lambda: all(self._configurations(name) > before[name] for name in names),
             deadline_s=60,
             what="the SCPs to read the changed directory",
         )

@@ -7,7 +7,7 @@ _OUR_KEY: Final = "dcmKeyStoreURL of our device"
 _OUR_TRUST: Final = "dcmTrustStoreURL of our device"
 _UNKNOWN_CA: Final = (
     "its certificate comes from no authority that we trust: add the authority, or the certificate "
-    f"itself, to the file of {_OUR_TRUST}"
+    f"itself, to the file of {_OUR_TRUST}, or to what dicomAuthorizedNodeCertificateReference names"
 )
 _EXPIRED: Final = "its certificate has expired: the peer has to renew it"
 _OTHER_HOST: Final = (

@@ -3,6 +3,7 @@
 Builds the images, so it takes minutes: without DICOMQ_TEST_COMPOSE it is skipped.
 """
 
+import base64
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from archive.clock import SYSTEM_CLOCK
 from tests.fix_compose import Stack, all_stored
@@ -24,6 +26,7 @@ from tests.fix_dcmtk import Dcmtk, DcmtkStoreScp
 from tests.fix_objects import Study, encoded_dataset, generate_studies
 from tests.fix_peer import IanScp
 from tests.fix_process import wait_until
+from tests.fix_tls import Node, Pki, tls_connection
 
 SECONDS = float(os.environ.get("DICOMQ_TEST_COMPOSE") or 0)
 KILL_EVERY_S = 3.0
@@ -99,11 +102,22 @@ class Sender:
             self.store(generate_studies(folder, studies=1, instances=3, root=root)[0])
 
 
+OVERRIDE = """\
+secrets:
+  dicom_key: {file: ./secrets/dicom_key}
+services:
+  scp: {secrets: [database_url, redis_url, ldap_reader_password, dicom_key]}
+"""
+"""As in docs/deployment.md."""
+
+
 def test_the_stack_stores_exports_announces_and_loses_nothing(
-    stack: Stack, dcmtk: Dcmtk, tmp_path: Path
+    stack: Stack, dcmtk: Dcmtk, pki: Pki, tmp_path: Path
 ) -> None:
+    give_key(stack, pki)
     stack.script("up.sh", timeout_s=1800)
     assert_guarded(stack)
+    assert_tls(stack, dcmtk, pki)
     destination = dcmtk.storescp("--fork")
     with announced(stack) as receiver:
         place = connection("storescp", stack.gateway(), destination.port)
@@ -118,6 +132,41 @@ def test_the_stack_stores_exports_announces_and_loses_nothing(
     assert len(killed) > SECONDS / KILL_EVERY_S / 2
     assert len(sender.stored) > 1
     assert_metrics(stack)
+
+
+def give_key(stack: Stack, pki: Pki) -> None:
+    """Give the SCPs a key of their own as one more secret."""
+    stack.script("secrets.sh")
+    key = stack.deploy / "secrets" / "dicom_key"
+    key.write_bytes(pki.ours.both.read_bytes())
+    key.chmod(0o444)
+    (stack.deploy / "docker-compose.override.yml").write_text(OVERRIDE)
+
+
+def assert_tls(stack: Stack, dcmtk: Dcmtk, pki: Pki) -> None:
+    """The balancer passes TLS on: peer and SCP see each other's certificate and address."""
+    authority = base64.b64encode(pki.authority.certificate.public_bytes(Encoding.DER)).decode()
+    trust = (
+        f"dn: {ARCHIVE}\nchangetype: modify\nadd: objectClass\nobjectClass: pkiCA\n-\n"
+        f"add: cACertificate;binary\ncACertificate;binary:: {authority}\n-\n"
+        f"add: dicomAuthorizedNodeCertificateReference\n"
+        f"dicomAuthorizedNodeCertificateReference: {ARCHIVE}\n-\n"
+        "add: dcmKeyStoreURL\ndcmKeyStoreURL: file:/run/secrets/dicom_key\n\n"
+    )
+    stack.configure(trust + tls_connection(2762).replace("dcmBindAddress: 127.0.0.1\n", ""))
+
+    def echo(node: Node) -> bool:
+        options = ("+tls", str(node.key), str(node.cert), "+cf", str(pki.authority.file))
+        return dcmtk.echoscu(stack.tls_port, options=options).returncode == 0
+
+    wait_until(lambda: echo(pki.peer), deadline_s=30, what="a C-ECHO over TLS")
+    assert not echo(pki.stranger)
+    refused = rf"tls-refused peer={re.escape(stack.gateway())} .*no authority that we trust"
+    names = [name for name in stack.running() if re.search(r"[-_]scp[-_]", name)]
+    wait_until(
+        lambda: any(re.search(refused, stack.engine.run("logs", name)) for name in names),
+        what="an SCP to name the peer that it refused",
+    )
 
 
 def kill_for(stack: Stack, sender: Sender, seconds: float) -> list[str]:
