@@ -24,11 +24,7 @@ class CommitmentBench:
 
     def run(self, kind: TaskKind, queue: str) -> Outcome:
         """Perform and finish the one due task of a queue; what follows from it is staged."""
-        with self.bench.ledger.transaction() as tx:
-            (hint,) = tasks.dispatch(tx, DEVICE, queue, 100)
-        with self.bench.ledger.transaction() as tx:
-            task = tasks.claim(tx, hint, worker="test", lease_s=300.0)
-        assert task is not None
+        task = self._claimed(queue)
         assert task.kind is kind
         if kind is TaskKind.STGCMT_SCU:
             outcome = CommitmentProcessor().perform(task, self.bench.context())
@@ -37,6 +33,12 @@ class CommitmentBench:
         with self.bench.ledger.transaction() as tx:
             tasks.finish(tx, task, outcome, Finish(outcome.status), actor="test")
         return outcome
+
+    def _claimed(self, queue: str) -> Task:
+        """Claim the one due task of a queue."""
+        with self.bench.ledger.transaction() as tx:
+            (hint,) = tasks.dispatch(tx, DEVICE, queue, 100)
+        return self.bench.claimed(hint)
 
     def export(self, study: str, series_instance_uid: str | None = None) -> Outcome:
         """Export a study, or one of its series, by exporter EXP."""
@@ -60,11 +62,7 @@ class CommitmentBench:
 
     def ask_again(self, error: type[Exception]) -> None:
         """Perform the waiting request, which ends with `error`, and leave it to be retried."""
-        with self.bench.ledger.transaction() as tx:
-            (hint,) = tasks.dispatch(tx, DEVICE, "StgCmtSCU", 100)
-        with self.bench.ledger.transaction() as tx:
-            task = tasks.claim(tx, hint, worker="test", lease_s=300.0)
-        assert task is not None
+        task = self._claimed("StgCmtSCU")
         with pytest.raises(error):
             CommitmentProcessor().perform(task, self.bench.context())
         with self.bench.ledger.transaction() as tx:

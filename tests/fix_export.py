@@ -127,9 +127,10 @@ class ExportBench:
         with self.ledger.transaction() as tx:
             hints = tasks.dispatch(tx, DEVICE, new.queue_name, 100)
         hint = next(each for each in hints if each.task_pk == pk)
-        return self._claimed(hint)
+        return self.claimed(hint)
 
-    def _claimed(self, hint: Hint) -> Task:
+    def claimed(self, hint: Hint) -> Task:
+        """Claim a task that was handed over."""
         with self.ledger.transaction() as tx:
             task = tasks.claim(tx, hint, worker="test", lease_s=300.0)
         assert task is not None

@@ -26,7 +26,7 @@ from archive.ledger.connection import TASK_CHANNEL, Ledger
 from archive.model.task import Task
 from archive.storage.base import Storages
 from tests.fix_objects import Study, generate_studies
-from tests.fix_peer import Peer, echo, send_files
+from tests.fix_peer import Peer, StoreScp, echo, send_files
 from tests.fix_process import wait_until
 from tests.fix_scp import Site
 from tests.fix_system import (
@@ -325,6 +325,14 @@ class MoveSite:
     def archive(self, *scripts: Script, title: str = "QRSCP") -> ScriptedArchive:
         """Start an external archive that knows this one, and place it in the directory."""
         made = ScriptedArchive(title, {"DCM4CHEE": self.port}, *scripts)
+        made.start()
+        self.peers.append(made)
+        self.place(title, made.port)
+        return made
+
+    def destination(self, title: str = "STORESCP", **options: Any) -> StoreScp:
+        """Start a destination and place it in the directory."""
+        made = StoreScp(title, **options)
         made.start()
         self.peers.append(made)
         self.place(title, made.port)

@@ -58,6 +58,9 @@ ANY_TRANSFER_SYNTAX = (
 )
 
 
+_Things = TypeVar("_Things", bound=Sequence[object])
+
+
 @dataclass(frozen=True)
 class ReceivedObject:
     """One C-STORE as it came in; `dataset` holds the encoded data set, untouched."""
@@ -107,6 +110,13 @@ class Peer:
     def _handlers(self) -> list[evt.EventHandlerType]:
         """Return the handlers of the services beside verification."""
         return []
+
+    def _wait_for(self, things: Callable[[], _Things], count: int, *, what: str) -> _Things:
+        """Wait until there are `count` things and return all so far."""
+        wait_until(
+            lambda: len(things()) >= count, deadline_s=60, what=f"{count} {what} at {self.title}"
+        )
+        return things()
 
 
 class StoreScp(Peer):
@@ -195,14 +205,9 @@ class IanScp(Peer):
         with self._lock:
             return [received for received in self.received if received.status == SUCCESS]
 
-    def wait_for(self, count: int, deadline_s: float = 60.0) -> list[ReceivedNotification]:
+    def wait_for(self, count: int) -> list[ReceivedNotification]:
         """Wait until `count` notifications were accepted and return them."""
-        wait_until(
-            lambda: len(self.accepted) >= count,
-            deadline_s=deadline_s,
-            what=f"{count} notifications at {self.title}",
-        )
-        return self.accepted
+        return self._wait_for(lambda: self.accepted, count, what="notifications")
 
     @override
     def _handlers(self) -> list[evt.EventHandlerType]:
@@ -321,14 +326,9 @@ class CommitmentScp(Peer):
         self._then = then
         self._ae.add_supported_context(STORAGE_COMMITMENT_PUSH_MODEL)
 
-    def wait_for(self, count: int, deadline_s: float = 60.0) -> list[ReceivedRequest]:
+    def wait_for(self, count: int) -> list[ReceivedRequest]:
         """Wait until `count` requests came and return all so far."""
-        wait_until(
-            lambda: len(self.received) >= count,
-            deadline_s=deadline_s,
-            what=f"{count} commitment requests at {self.title}",
-        )
-        return list(self.received)
+        return self._wait_for(lambda: list(self.received), count, what="commitment requests")
 
     @override
     def _handlers(self) -> list[evt.EventHandlerType]:
@@ -400,14 +400,9 @@ class CommitmentScu(Peer):
             association.release()
         return _status(status)
 
-    def wait_for(self, count: int, deadline_s: float = 60.0) -> list[tuple[int, Report]]:
+    def wait_for(self, count: int) -> list[tuple[int, Report]]:
         """Wait until `count` reports came and return (event type, report) of all so far."""
-        wait_until(
-            lambda: len(self.reports) >= count,
-            deadline_s=deadline_s,
-            what=f"{count} reports at {self.title}",
-        )
-        return list(self.reports)
+        return self._wait_for(lambda: list(self.reports), count, what="reports")
 
     @override
     def _handlers(self) -> list[evt.EventHandlerType]:

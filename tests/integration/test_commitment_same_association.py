@@ -104,7 +104,7 @@ def archive(site: Site, tmp_path: Path) -> Archive:
 
 
 def waiting_for(peer: CommitmentScu, count: int = 1) -> Callable[[Association], object]:
-    return lambda _association: peer.wait_for(count, deadline_s=30)
+    return lambda _association: peer.wait_for(count)
 
 
 def test_report_comes_on_the_association_of_the_request(archive: Archive) -> None:
@@ -153,7 +153,7 @@ def test_other_requests_are_served_while_the_report_is_awaited(
                 uid = "1.2.3" if hint is hints[0] else "1.2.4"
                 report = Report(uid, (ReportedInstance(SC, "1.9", None, "DCM4CHEE"),))
                 assert report_offers.offer(tx, task.pk, report)
-        peer.wait_for(2, deadline_s=30)
+        peer.wait_for(2)
 
     peer.ask(archive.site.port, archive.references, "1.2.3", then=busy)
     assert {report.transaction_uid for _, report in peer.reports} == {"1.2.3", "1.2.4"}
@@ -204,7 +204,7 @@ def test_aborted_while_the_report_is_on_its_way(
 def _remembered(associations: list[Association], peer: CommitmentScu) -> Callable[..., object]:
     def remember(association: Association) -> None:
         associations.append(association)
-        peer.wait_for(1, deadline_s=30)
+        peer.wait_for(1)
 
     return remember
 

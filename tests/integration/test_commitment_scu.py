@@ -65,6 +65,18 @@ def configure(
     )
 
 
+def asked(
+    archive: Archive, start: StartScp, *properties: tuple[str, str], **more: tuple[str, ...]
+) -> tuple[CommitmentBench, str, CommitmentScp]:
+    """Export the study and ask a new SCP for its commitment."""
+    bench, study, _ = archive
+    peer = start()
+    configure(archive, peer, *properties, **more)
+    bench.export(study)
+    bench.ask()
+    return bench, study, peer
+
+
 def test_asks_for_exactly_what_was_delivered(archive: Archive, commitment_scp: StartScp) -> None:
     bench, study, destination = archive
     peer = commitment_scp()
@@ -92,11 +104,7 @@ def test_asks_for_exactly_what_was_delivered(archive: Archive, commitment_scp: S
 def test_good_report_completes_and_records_where_it_is(
     archive: Archive, commitment_scp: StartScp
 ) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer)
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp)
     recorded = bench.report(peer.received[0].report())
     assert recorded is not None
     assert (recorded.status, recorded.num_committed, recorded.late) == ("COMPLETED", 4, False)
@@ -124,11 +132,7 @@ def test_where_committed_instances_can_be_retrieved(
     root: str | None,
     recorded: str,
 ) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, retrieve_aets=exporters)
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp, retrieve_aets=exporters)
     dataset = report_dataset(peer.received[0].report())
     if root:
         dataset.RetrieveAETitle = root
@@ -156,11 +160,7 @@ def test_export_of_a_series_asks_for_that_series(
 def test_report_on_an_object_that_was_replaced_does_not_count_for_the_new_one(
     archive: Archive, commitment_scp: StartScp
 ) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, study, peer = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
     with bench.bench.ledger.statement() as tx:
         tx.execute("UPDATE instance SET version = version + 1 WHERE pk = 1")
     recorded = bench.report(peer.received[0].report())
@@ -175,11 +175,8 @@ def test_report_on_an_object_that_was_replaced_does_not_count_for_the_new_one(
 
 
 def test_what_the_scp_said_last_holds(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, destination = archive
-    peer = commitment_scp()
-    configure(archive, peer)
-    bench.export(study)
-    bench.ask()
+    bench, study, peer = asked(archive, commitment_scp)
+    destination = archive[2]
     bench.report(peer.received[0].report())
     bench.by_hand(study)
     bench.ask()
@@ -203,11 +200,7 @@ def test_what_the_scp_said_last_holds(archive: Archive, commitment_scp: StartScp
 def test_what_is_rejected_meanwhile_is_not_followed_up(
     archive: Archive, commitment_scp: StartScp
 ) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, study, _ = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
     with bench.bench.ledger.statement() as tx:
         tx.execute("UPDATE instance SET rejected_series_fk = series_fk, series_fk = NULL")
     assert bench.look() == 1
@@ -252,11 +245,7 @@ def test_report_before_the_response_to_the_request(
 
 
 def test_reports_twice(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer)
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp)
     report = peer.received[0].report()
     bench.report(report)
     again = bench.report(report)
@@ -274,11 +263,7 @@ def test_unknown_transaction(archive: Archive, commitment_scp: StartScp) -> None
 
 
 def test_partial_report_keeps_the_request_open(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
     whole = peer.received[0].report()
     recorded = bench.report(Report(whole.transaction_uid, whole.instances[:3]))
     assert recorded is not None
@@ -295,11 +280,8 @@ def test_partial_report_keeps_the_request_open(archive: Archive, commitment_scp:
 def test_never_reported_goes_up_the_whole_ladder(
     archive: Archive, commitment_scp: StartScp
 ) -> None:
-    bench, study, destination = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, study, peer = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
+    destination = archive[2]
     assert bench.look() == 1
     assert bench.waiting() == [("STGCMT_SCU", "STGCMTSCP")]
     bench.ask()
@@ -330,11 +312,7 @@ def overdue(bench: CommitmentBench) -> list[tuple[str, int, float, int]]:
 
 
 def test_what_metrics_tell_of_a_request(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
     ((title, waiting, age_s, late),) = overdue(bench)
     assert (title, waiting, late) == ("STGCMTSCP", 1, 0)
     assert 0 < age_s < 600
@@ -345,11 +323,7 @@ def test_what_metrics_tell_of_a_request(archive: Archive, commitment_scp: StartS
 
 
 def test_late_report_still_counts(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, study, peer = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
     bench.look()
     bench.ask()
     recorded = bench.report(peer.received[0].report())
@@ -374,11 +348,7 @@ def test_late_report_still_counts(archive: Archive, commitment_scp: StartScp) ->
 def test_all_failed_is_a_result(
     archive: Archive, commitment_scp: StartScp, reason: FailureReason, next_kind: str
 ) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer, ("StgCmtDeadline", "PT0S"))
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp, ("StgCmtDeadline", "PT0S"))
     recorded = bench.report(peer.received[0].report([reason] * 4))
     assert recorded is not None
     assert (recorded.status, recorded.num_failed) == ("FAILED", 4)
@@ -396,11 +366,8 @@ def test_all_failed_is_a_result(
 def test_only_what_is_missing_there_is_sent_again(
     archive: Archive, commitment_scp: StartScp
 ) -> None:
-    bench, study, destination = archive
-    peer = commitment_scp()
-    configure(archive, peer)
-    bench.export(study)
-    bench.ask()
+    bench, _, peer = asked(archive, commitment_scp)
+    destination = archive[2]
     reasons = [None, FailureReason.NO_SUCH_OBJECT_INSTANCE, None, None]
     recorded = bench.report(peer.received[0].report(reasons))
     assert recorded is not None
@@ -488,11 +455,7 @@ def test_notification_waits_for_the_commitment_of_everything(
 
 
 def test_by_hand_asks_for_what_is_held(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer)
-    bench.export(study)
-    bench.ask()
+    bench, study, peer = asked(archive, commitment_scp)
     bench.by_hand(study)
     bench.ask()
     assert peer.received[0].references == peer.received[1].references
@@ -502,11 +465,7 @@ def test_by_hand_asks_for_what_is_held(archive: Archive, commitment_scp: StartSc
 
 
 def test_purge_keeps_the_evidence(archive: Archive, commitment_scp: StartScp) -> None:
-    bench, study, _ = archive
-    peer = commitment_scp()
-    configure(archive, peer)
-    bench.export(study)
-    bench.ask()
+    bench, study, peer = asked(archive, commitment_scp)
     bench.report(peer.received[0].report())
     ledger = bench.bench.ledger
     with ledger.transaction() as tx:

@@ -18,11 +18,7 @@ FALLBACK = {"dcmFallbackCMoveSCP": "QRSCP", "dcmFallbackCMoveSCPDestination": "D
 
 @pytest.fixture
 def peer(moves: MoveSite) -> StoreScp:
-    made = StoreScp()
-    made.start()
-    moves.peers.append(made)
-    moves.place("STORESCP", made.port)
-    return made
+    return moves.destination()
 
 
 @pytest.fixture

@@ -16,11 +16,7 @@ A702, A801, B000, FE00, FF00 = 0xA702, 0xA801, 0xB000, 0xFE00, 0xFF00
 @pytest.fixture
 def peer(moves: MoveSite) -> StoreScp:
     """The move destination."""
-    made = StoreScp()
-    made.start()
-    moves.peers.append(made)
-    moves.place("STORESCP", made.port)
-    return made
+    return moves.destination()
 
 
 def purged(moves: MoveSite, **shape: int) -> tuple[Study, list[Path]]:

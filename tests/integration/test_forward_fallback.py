@@ -15,11 +15,7 @@ INTO_ARCHIVE = {**FALLBACK, "dcmFallbackCMoveSCPDestination": "DCM4CHEE"}
 
 @pytest.fixture
 def peer(moves: MoveSite) -> StoreScp:
-    made = StoreScp()
-    made.start()
-    moves.peers.append(made)
-    moves.place("STORESCP", made.port)
-    return made
+    return moves.destination()
 
 
 @pytest.fixture

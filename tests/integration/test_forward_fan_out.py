@@ -4,20 +4,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fix_move import THROUGH, MoveSite, MoveTalk
-from tests.fix_objects import generate_studies
+from tests.fix_move import THROUGH, MoveSite, MoveTalk, Response, ScriptedArchive
+from tests.fix_objects import Study, generate_studies
 from tests.fix_peer import StoreScp
 from tests.fix_process import wait_until
 
 FE00 = 0xFE00
-
-
-def start_peer(moves: MoveSite, title: str) -> StoreScp:
-    peer = StoreScp(title)
-    peer.start()
-    moves.peers.append(peer)
-    moves.place(title, peer.port)
-    return peer
 
 
 def followers(moves: MoveSite) -> int:
@@ -25,9 +17,31 @@ def followers(moves: MoveSite) -> int:
     return sum(task.status == "IN PROCESS" for task in moves.tasks())
 
 
+def joined(moves: MoveSite, archive: ScriptedArchive, study: Study) -> list[Response]:
+    """Retrieve a study and, while it is fetched, its second series for another destination."""
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(moves.client("A").study, study)
+        wait_until(lambda: archive.talks, what="the forwarded C-MOVE")
+        second = pool.submit(
+            moves.client("B").move,
+            "SECOND",
+            QueryRetrieveLevel="SERIES",
+            StudyInstanceUID=study.study_instance_uid,
+            SeriesInstanceUID=f"{study.study_instance_uid}.2",
+        )
+        return [first.result(), second.result()]
+
+
+def check_delivered(study: Study, whole: StoreScp, part: StoreScp) -> None:
+    """Check that one destination has a study and the other one its second series."""
+    series = f"{study.study_instance_uid}.2."
+    assert sorted(whole.received_uids()) == sorted(study.files)
+    assert sorted(part.received_uids()) == sorted(u for u in study.files if u.startswith(series))
+
+
 def test_one_flight_for_all_destinations(moves: MoveSite) -> None:
     moves.set(**THROUGH)
-    peers = [start_peer(moves, title) for title in ("STORESCP", "SECOND", "THIRD")]
+    peers = [moves.destination(title) for title in ("STORESCP", "SECOND", "THIRD")]
     study = moves.study(instances=5)
     moves.purge(study)
     files = list(study.files.values())
@@ -56,7 +70,7 @@ def test_one_flight_for_all_destinations(moves: MoveSite) -> None:
 
 def test_a_series_joins_the_flight_of_its_study(moves: MoveSite) -> None:
     moves.set(**THROUGH)
-    whole, part = start_peer(moves, "STORESCP"), start_peer(moves, "SECOND")
+    whole, part = moves.destination("STORESCP"), moves.destination("SECOND")
     study = moves.study(series=2, instances=2)
     moves.purge(study)
     files = list(study.files.values())
@@ -66,28 +80,18 @@ def test_a_series_joins_the_flight_of_its_study(moves: MoveSite) -> None:
         talk.deliver(files)
 
     archive = moves.archive(when_both_wait)
-    series = f"{study.study_instance_uid}.2"
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(moves.client("A").study, study)
-        wait_until(lambda: archive.talks, what="the forwarded C-MOVE")
-        second = pool.submit(
-            moves.client("B").move,
-            "SECOND",
-            QueryRetrieveLevel="SERIES",
-            StudyInstanceUID=study.study_instance_uid,
-            SeriesInstanceUID=series,
-        )
-        assert first.result().counts == (None, 4, 0, 0)
-        assert second.result().counts == (None, 2, 0, 0)
-    assert len(whole.received_uids()) == 4
-    assert sorted(part.received_uids()) == sorted(u for u in study.files if u.startswith(series))
-    assert len(archive.talks) == 1
+    assert [each.counts for each in joined(moves, archive, study)] == [
+        (None, 4, 0, 0),
+        (None, 2, 0, 0),
+    ]
+    check_delivered(study, whole, part)
+    assert (len(archive.talks), archive.errors) == (1, [])
 
 
 def test_a_series_joins_the_flight_of_an_unknown_study(moves: MoveSite, tmp_path: Path) -> None:
     """The counters of the flight are those of the study."""
     moves.set(dcmFallbackCMoveSCP="QRSCP", dcmFallbackCMoveSCPDestination="DCM4CHEE")
-    whole, part = start_peer(moves, "STORESCP"), start_peer(moves, "SECOND")
+    whole, part = moves.destination("STORESCP"), moves.destination("SECOND")
     (study,) = generate_studies(tmp_path / "o", studies=1, series=2, instances=2, root="1.2.7.5")
     files = list(study.files.values())
 
@@ -97,27 +101,15 @@ def test_a_series_joins_the_flight_of_an_unknown_study(moves: MoveSite, tmp_path
         talk.deliver(files)
 
     archive = moves.archive(when_both_wait)
-    series = f"{study.study_instance_uid}.2"
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(moves.client("A").study, study)
-        wait_until(lambda: archive.talks, what="the forwarded C-MOVE")
-        second = pool.submit(
-            moves.client("B").move,
-            "SECOND",
-            QueryRetrieveLevel="SERIES",
-            StudyInstanceUID=study.study_instance_uid,
-            SeriesInstanceUID=series,
-        )
-        answers = [(each.result().status, each.result().counts) for each in (first, second)]
+    answers = [(each.status, each.counts) for each in joined(moves, archive, study)]
     assert answers == [(0, (None, 4, 0, 0)), (0, (None, 2, 0, 0))]
-    assert len(whole.received_uids()) == 4
-    assert sorted(part.received_uids()) == sorted(u for u in study.files if u.startswith(series))
+    check_delivered(study, whole, part)
     assert (len(archive.talks), archive.errors) == (1, [])
 
 
 def test_the_others_ask_again_when_the_first_gives_up(moves: MoveSite) -> None:
     moves.set(**THROUGH)
-    _, patient = start_peer(moves, "STORESCP"), start_peer(moves, "SECOND")
+    _, patient = moves.destination("STORESCP"), moves.destination("SECOND")
     study = moves.study(instances=4)
     files = list(study.files.values())
     moves.purge(study)

@@ -15,14 +15,6 @@ STORESCP = f"dicomAETitle=STORESCP,dicomDeviceName=storescp,{DEVICES}"
 A702, A801, A900, B000, FE00, FF00 = 0xA702, 0xA801, 0xA900, 0xB000, 0xFE00, 0xFF00
 
 
-def start_peer(moves: MoveSite, **options: object) -> StoreScp:
-    peer = StoreScp(**options)  # type: ignore[arg-type]
-    peer.start()
-    moves.peers.append(peer)
-    moves.place("STORESCP", peer.port)
-    return peer
-
-
 @pytest.mark.parametrize(
     ("model", "keys", "words"),
     [
@@ -48,7 +40,7 @@ def test_identifier_is_refused(
 
 
 def test_destination_has_to_be_accepted(moves: MoveSite) -> None:
-    peer = start_peer(moves)
+    peer = moves.destination()
     study = moves.study()
     moves.site.modify(ARCHIVE_AE, dcmAcceptedMoveDestination="ELSEWHERE")
     moves.settle()
@@ -84,14 +76,14 @@ def test_sub_operations_name_their_move(moves: MoveSite) -> None:
         )
         return 0
 
-    start_peer(moves, status=status)
+    moves.destination(status=status)
     study = moves.study()
     moves.client("VIEWER").study(study, message_id=4711)
     assert seen == [("DCM4CHEE", "VIEWER", 4711, 2)]
 
 
 def test_levels_and_lists(moves: MoveSite) -> None:
-    peer = start_peer(moves)
+    peer = moves.destination()
     study = moves.study(series=3, instances=2)
     root = study.study_instance_uid
     two = moves.client().move(
@@ -121,7 +113,7 @@ def test_levels_and_lists(moves: MoveSite) -> None:
 def test_pending_responses_from_the_start(moves: MoveSite) -> None:
     moves.set(dcmSendPendingCMoveInterval="PT1S")
     released: list[bool] = []
-    peer = start_peer(moves, status=lambda _event: wait_until(lambda: released or None) and 0)
+    peer = moves.destination(status=lambda _event: wait_until(lambda: released or None) and 0)
     study = moves.study(instances=3)
     client = moves.client()
 
@@ -138,7 +130,7 @@ def test_pending_responses_from_the_start(moves: MoveSite) -> None:
 
 
 def test_failures_are_listed(moves: MoveSite) -> None:
-    start_peer(moves, status=lambda event: 0xC000 if event.message_id % 2 else 0)
+    moves.destination(status=lambda event: 0xC000 if event.message_id % 2 else 0)
     study = moves.study(instances=4)
     final = moves.client().study(study)
     assert (final.status, final.counts) == (B000, (None, 2, 2, 0))
@@ -146,7 +138,7 @@ def test_failures_are_listed(moves: MoveSite) -> None:
 
 
 def test_warnings_are_counted(moves: MoveSite) -> None:
-    start_peer(moves, status=lambda _event: 0xB000)
+    moves.destination(status=lambda _event: 0xB000)
     study = moves.study(instances=2)
     final = moves.client().study(study)
     assert (final.status, final.counts, final.failed_uids) == (B000, (None, 0, 0, 2), ())
@@ -163,8 +155,8 @@ def test_destination_down(moves: MoveSite) -> None:
 
 def test_cancel(moves: MoveSite) -> None:
     canceled: list[bool] = []
-    peer = start_peer(
-        moves, status=lambda e: wait_until(lambda: canceled) and 0 if e.message_id == 3 else 0
+    peer = moves.destination(
+        status=lambda e: wait_until(lambda: canceled) and 0 if e.message_id == 3 else 0
     )
     moves.set(dcmSendPendingCMoveInterval="PT1S")
     study = moves.study(instances=6)
@@ -197,7 +189,7 @@ def leave(association: Association) -> None:
 
 
 def test_requestor_that_leaves_does_not_stop_the_delivery(moves: MoveSite) -> None:
-    peer = start_peer(moves)
+    peer = moves.destination()
     study = moves.study(instances=5)
     requestor = moves.client()
     with pytest.raises(Left):
@@ -208,7 +200,7 @@ def test_requestor_that_leaves_does_not_stop_the_delivery(moves: MoveSite) -> No
 
 
 def test_missing_file_is_a_failed_sub_operation(moves: MoveSite) -> None:
-    start_peer(moves)
+    moves.destination()
     study = moves.study(instances=3)
     moves.site.files()[0].unlink()
     final = moves.client().study(study)
@@ -221,7 +213,7 @@ def test_missing_file_is_a_failed_sub_operation(moves: MoveSite) -> None:
 def test_what_the_destination_cannot_take(
     moves: MoveSite, silent: str, counts: tuple[int | None, ...]
 ) -> None:
-    start_peer(moves)
+    moves.destination()
     moves.site.configure(
         f"""\
         dn: cn=MR SCP,{STORESCP}

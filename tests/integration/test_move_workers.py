@@ -14,18 +14,24 @@ from tests.fix_retrieve import Retrieval
 from tests.fix_scp import Site
 
 
-def test_killed_worker_is_replaced(retrieval: Retrieval, tmp_path: Path) -> None:
+def start_killer(retrieval: Retrieval, victim: str) -> tuple[threading.Event, StoreScp]:
+    """Start a destination that kills a process when the first object comes."""
     killed = threading.Event()
 
     def status(_event: Event) -> int:
         if not killed.is_set():
             killed.set()
-            retrieval.system.kill("retrieve", signal.SIGKILL)
+            retrieval.system.kill(victim, signal.SIGKILL)
         return 0
 
     peer = StoreScp(status=status)
     peer.start()
     retrieval.place("STORESCP", peer.port)
+    return killed, peer
+
+
+def test_killed_worker_is_replaced(retrieval: Retrieval, tmp_path: Path) -> None:
+    killed, peer = start_killer(retrieval, "retrieve")
     (study,) = generate_studies(tmp_path / "o", studies=1, instances=5)
     retrieval.store(study)
     answers = []
@@ -43,17 +49,7 @@ def test_killed_worker_is_replaced(retrieval: Retrieval, tmp_path: Path) -> None
 
 
 def test_killed_scp_does_not_stop_the_delivery(retrieval: Retrieval, tmp_path: Path) -> None:
-    began = threading.Event()
-
-    def status(_event: Event) -> int:
-        if not began.is_set():
-            began.set()
-            retrieval.system.kill("scp-0", signal.SIGKILL)
-        return 0
-
-    peer = StoreScp(status=status)
-    peer.start()
-    retrieval.place("STORESCP", peer.port)
+    _, peer = start_killer(retrieval, "scp-0")
     (study,) = generate_studies(tmp_path / "o", studies=1, instances=5)
     retrieval.store(study)
     moved = retrieval.study(study)
