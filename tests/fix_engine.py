@@ -221,7 +221,7 @@ def new_engine(
         "DICOMQ_DEVICE": DEVICE,
         "DICOMQ_LEASE_S": "3",
         "DICOMQ_HEARTBEAT_S": "0.5",
-        "DICOMQ_POLL_S": "2",
+        "DICOMQ_POLL_S": "1",
     }
     made = Engine(ledger, redis, directory, environment, spawn)
     made.configure({QUEUE: {}})

@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
@@ -113,6 +113,10 @@ class RunningProcess:
     def stop(self, deadline_s: float = 20.0) -> int:
         """Ask the process to end with TERM, insist with KILL; return the exit status."""
         self.send(signal.SIGTERM)
+        return self.await_end(deadline_s)
+
+    def await_end(self, deadline_s: float = 20.0) -> int:
+        """Wait for a process that was asked to end, insist with KILL; return the exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(deadline_s)
         return self.kill()
@@ -178,6 +182,15 @@ def _ready_or_dead(process: RunningProcess, ready: Callable[[], object]) -> bool
         return False
 
 
+def stop_all(processes: Iterable[RunningProcess]) -> None:
+    """Ask processes to end, all at once, and wait for them."""
+    running = list(processes)
+    for process in running:
+        process.send(signal.SIGTERM)
+    for process in running:
+        process.await_end()
+
+
 class Spawn(Protocol):
     """What the fixture `spawn` is."""
 
@@ -206,5 +219,4 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
         return running[-1]
 
     yield start
-    for process in reversed(running):
-        process.stop()
+    stop_all(running)

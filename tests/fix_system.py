@@ -25,7 +25,7 @@ from archive.configuration.settings import Settings
 from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from tests.fix_peer import SentObjects, echo, send_files
-from tests.fix_process import RunningProcess, free_port, start_process, wait_until
+from tests.fix_process import RunningProcess, free_port, start_process, stop_all, wait_until
 from tests.fix_redis import RedisServer
 
 DEVICES = "cn=Devices,cn=DICOM Configuration,dc=dcm4che,dc=org"
@@ -217,10 +217,7 @@ class System:
 
     def stop(self) -> None:
         """Ask all processes to end, and wait for them."""
-        for process in self.processes.values():
-            process.send(signal.SIGTERM)
-        for process in self.processes.values():
-            process.stop()
+        stop_all(self.processes.values())
 
     def _commands(self) -> dict[str, tuple[list[str], str]]:
         """Return command line and first words of readiness by kind of process."""
