@@ -1,4 +1,4 @@
-"""The receivers that are compared: dicomq, dcmtk storescp, bare pynetdicom, Orthanc."""
+"""The receivers that are compared: dicomq, the floor, dcmtk storescp, bare pynetdicom, Orthanc."""
 
 import contextlib
 import json
@@ -114,6 +114,9 @@ def start_pynetdicom(where: Path) -> Receiver:
     return Receiver("bare pynetdicom", port, "BARE", [_started("bare", argv, port, where)])
 
 
+FLOOR = "floor: write, flush, commit"
+"""A receiver that does nothing else for an object, in Python too."""
+
 BEST_ORTHANC = {"SyncStorageArea": False, "StoreMD5ForAttachments": False}
 """Settings with which Orthanc receives fastest, without its durability."""
 
@@ -138,6 +141,13 @@ def start_orthanc(where: Path, name: str, **settings: object) -> Receiver:
     argv = ["Orthanc", str(path)]
     process = _started(target.name, argv, port, where, TCP_NODELAY="1")
     return Receiver(name, port, "ORTHANC", [process])
+
+
+def start_floor(where: Path, database_url: str, postgres: psutil.Process) -> Receiver:
+    """Start what does the least that a durable receiver must; see `benchmarks.floor`."""
+    port = free_port()
+    argv = [sys.executable, "-m", "benchmarks.floor", str(port), str(where / "floor"), database_url]
+    return Receiver(FLOOR, port, "FLOOR", [_started("floor", argv, port, where)], [postgres])
 
 
 RULE = f"""
@@ -212,6 +222,7 @@ def receivers(where: Path) -> Iterator[list[Receiver]]:
         try:
             running.append(start_dicomq(where, first, postgres))
             running.append(start_dicomq(where, second, postgres, processes=2))
+            running.append(start_floor(where, second, postgres))
             if shutil.which("storescp"):
                 running.append(start_storescp(where))
             running.append(start_pynetdicom(where))
