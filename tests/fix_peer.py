@@ -32,6 +32,7 @@ from archive.model.commitment import (
     request_dataset,
 )
 from tests.fix_process import free_port, wait_until
+from workers.transport import leave_responses
 
 VERIFICATION = "1.2.840.10008.1.1"
 INSTANCE_AVAILABILITY_NOTIFICATION = "1.2.840.10008.5.1.4.33"
@@ -491,3 +492,18 @@ def commitment_scp() -> Iterator[Callable[..., CommitmentScp]]:
 def commitment_scu() -> Iterator[Callable[..., CommitmentScu]]:
     """Start commitment SCUs that take reports: ``commitment_scu(title, role=..., status=...)``."""
     yield from _starting(CommitmentScu)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sound_requestors() -> Iterator[None]:
+    """Mend a race of pynetdicom in the requestors of tests, as in ours."""
+    associate = AE.associate
+
+    def sound(*args: Any, **kwargs: Any) -> Association:  # noqa: ANN401 - as AE.associate
+        association = associate(*args, **kwargs)
+        leave_responses(association)
+        return association
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AE, "associate", sound)
+        yield

@@ -158,6 +158,7 @@ def make_requestor(route: Route, contexts: Sequence[ProposedContext]) -> Request
     for sop_class_uid in dict.fromkeys(each.sop_class_uid for each in contexts if each.as_scp):
         role = build_role(sop_class_uid, scu_role=False, scp_role=True)
         requestor.requestor.add_negotiation_item(role)
+    leave_responses(requestor)
     return requestor
 
 
@@ -165,6 +166,32 @@ def _proposal(number: int, context: ProposedContext) -> PresentationContext:
     proposal = build_context(context.sop_class_uid, list(context.transfer_syntax_uids))
     proposal.context_id = 2 * number + 1
     return proposal
+
+
+def leave_responses(requestor: Requestor) -> None:
+    """Have the reactor take no message that a request waits for.
+
+    pynetdicom pauses its reactor before it sends a request, but the reactor may just have passed
+    the pause: on a busy machine it then takes the response for an unexpected request, and who
+    waits for it waits until his time is over.
+    """
+    receive, send = requestor.dimse.get_msg, requestor.dimse.send_msg
+    taking = threading.Lock()
+
+    def receive_unless_paused(block: bool = False) -> tuple[Any, Any]:  # noqa: FBT001, FBT002
+        if block:
+            return receive(block)
+        with taking:
+            is_running = requestor._reactor_checkpoint.is_set()  # noqa: SLF001
+            return receive() if is_running else (None, None)
+
+    def send_after_taking(primitive: Any, context_id: int) -> None:  # noqa: ANN401 - of any service
+        with taking:
+            pass  # what the reactor was about to take, it has; from now on it sees the pause
+        send(primitive, context_id)
+
+    requestor.dimse.get_msg = receive_unless_paused  # type: ignore[method-assign]
+    requestor.dimse.send_msg = send_after_taking  # type: ignore[method-assign]
 
 
 def serve_reports_first(requestor: Requestor) -> None:

@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom.events import Event
 from pynetdicom.sop_class import _STORAGE_CLASSES
+from typing_extensions import override
 
 from archive.clock import SYSTEM_CLOCK
 from archive.errors import (
@@ -35,6 +37,7 @@ from workers.sending import StoreLoop, StoreRequest
 
 StartStoreScp = Callable[..., StoreScp]
 StartRawPeer = Callable[..., RawPeer]
+VERIFICATION = "1.2.840.10008.1.1"
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 PROPOSED = (ProposedContext(CT, (EXPLICIT,)),)
 LIMITS = TimeLimits(2.0, 1.0, 1.0, 1.0, 5.0, 1.0)
@@ -250,3 +253,48 @@ def test_more_than_128_contexts_take_several_associations(
     assert outcome.status is TaskStatus.COMPLETED
     assert len(peer.received) == 150
     assert sorted(contexts.values()) == [44, 128, 128]
+
+
+class LatePause(threading.Event):
+    """A pause of the reactor that it passes, and is then held up until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set()
+        self.is_armed = False
+        self.passed, self.go_on = threading.Event(), threading.Event()
+
+    @override
+    def wait(self, timeout: float | None = None) -> bool:
+        result = super().wait(timeout)
+        if self.is_armed and not self.passed.is_set():
+            self.passed.set()
+            self.go_on.wait()
+        return result
+
+
+def test_the_reactor_takes_no_response_that_a_request_waits_for(store_scp: StartStoreScp) -> None:
+    route = dataclasses.replace(_route(store_scp().port), limits=TimeLimits(response_s=5.0))
+    association = Association(route, [ProposedContext(VERIFICATION, (EXPLICIT,))])
+    requestor = association._requestor  # noqa: SLF001 - the race is within pynetdicom
+    requestor._reactor_checkpoint = pause = LatePause()  # noqa: SLF001
+    send = requestor.dimse.send_msg
+    looked = threading.Event()
+    look = requestor.dul.idle_timer_expired  # what the reactor does after it looked for a message
+
+    def note_look() -> bool:
+        looked.set()
+        return look()
+
+    def send_and_let_the_reactor_look_first(*message: Any) -> None:  # noqa: ANN401 - pynetdicom's
+        send(*message)
+        wait_until(lambda: not requestor.dimse.msg_queue.empty(), what="the response")
+        requestor.dul.idle_timer_expired = note_look  # type: ignore[method-assign]
+        pause.go_on.set()
+        assert looked.wait(10)
+
+    requestor.dimse.send_msg = send_and_let_the_reactor_look_first  # type: ignore[assignment]
+    with association:
+        pause.is_armed = True
+        assert pause.passed.wait(10)
+        assert association.echo() == 0
