@@ -140,6 +140,10 @@ class Node:
             locked or serialization.NoEncryption(),
         )
 
+    def der(self) -> bytes:
+        """Return the certificate, DER."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
     def pkcs12(self, pin: str) -> bytes:
         """Return key and certificate as a PKCS#12 file."""
         locked = serialization.BestAvailableEncryption(pin.encode())

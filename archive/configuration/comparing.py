@@ -1,5 +1,6 @@
 """Two states of a directory, or a directory and what a file would make of it, compared."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from archive.configuration.schema import load_schema
 _PROPERTY = "dcmproperty"
 SECRET_NAMES = ("password", "credential", "secret", "storepin", "storekeypin")
 _HIDDEN = "(not shown)"
+_BINARY = frozenset({"5", "8", "9", "10"})  # binary, certificates, lists and pairs of them
 _FIRST = "objectclass"
 
 
@@ -117,6 +119,10 @@ def _values(entry: Entry | None, name: str) -> tuple[bytes, ...]:
 def _shown(name: str, values: tuple[bytes, ...]) -> tuple[str, ...]:
     if any(secret in name for secret in SECRET_NAMES):
         return tuple(_HIDDEN for _ in values)
+    attribute = load_schema().attribute(name)
+    if attribute is not None and attribute.syntax in _BINARY:
+        digests = ((len(one), hashlib.sha256(one).hexdigest()[:16]) for one in values)
+        return tuple(sorted(f"({size} bytes, SHA-256 {digest}…)" for size, digest in digests))
     texts = sorted(value.decode("utf-8", "replace") for value in values)
     return tuple(map(_without_secret, texts)) if name == _PROPERTY else tuple(texts)
 

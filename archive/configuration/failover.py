@@ -202,7 +202,11 @@ def _was_silent(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    return _CLEARER.get(text, text)
+
+
+_CLEARER = {"invalid server address": "its host name cannot be resolved, or it is not running"}
 
 
 def _open(access: LdapAccess) -> Any:  # noqa: ANN401 - ldap3 has no types

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from archive.configuration.certificates import OWN, TRUSTED
 from archive.configuration.comparing import differences
 from archive.configuration.decode import Variables
 from archive.configuration.defaults import default_entries
@@ -242,3 +243,64 @@ def test_a_comparison_shows_no_secret() -> None:
     assert {each.attribute for each in found} == {"dcmKeyStorePin", "dcmProperty"}
     assert "one" not in f"{[(each.before, each.after) for each in found]}"
     assert "endpoint=https://s3.example.org" in f"{found}"
+
+
+def test_a_comparison_tells_certificates_apart(pki: Pki) -> None:
+    def entry(certificate: bytes) -> Entry:
+        return Entry.of(DEVICE_DN, [("userCertificate;binary", certificate)])
+
+    [found] = differences([entry(pki.ours.der())], [entry(pki.peer.der())])
+    assert found.before != found.after
+    assert all("bytes, SHA-256" in one for one in (*found.before, *found.after))
+
+
+@pytest.mark.parametrize(
+    ("device", "attribute", "severity", "words"),
+    [
+        ({TRUSTED: "cn=nobody"}, TRUSTED, "warning", "names cn=nobody, which does not exist"),
+        ({TRUSTED: "no name"}, TRUSTED, "warning", "names no name, which does not exist"),
+        ({TRUSTED: f"cn=dicom,{DEVICE_DN}"}, TRUSTED, "warning", "neither userCertificate nor"),
+        (
+            {TRUSTED: DEVICE_DN, "userCertificate;binary": "no certificate"},
+            "userCertificate",
+            "warning",
+            "a value is no X.509 certificate; it is not used",
+        ),
+        (
+            {TRUSTED: DEVICE_DN, "certificateRevocationList;binary": "no list"},
+            "certificateRevocationList",
+            "warning",
+            "a value is no X.509 certificate revocation list",
+        ),
+        (
+            {TRUSTED: DEVICE_DN, "dcmTrustStoreURL": "/etc/ca.pem"},
+            TRUSTED,
+            "notice",
+            "dcmTrustStoreURL goes before it",
+        ),
+        ({OWN: DEVICE_DN}, OWN, "notice", "private keys are never read from the directory"),
+        ({OWN: DEVICE_DN, "dcmKeyStoreURL": "/k"}, OWN, "warning", "holds no userCertificate"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_named(
+    device: dict[str, str], attribute: str, severity: str, words: str
+) -> None:
+    snapshot = _snapshot(device, {"dicomTLSCipherSuite": NEW_256})
+    said = {(one.severity, one.reason) for one in snapshot.problems if one.attribute == attribute}
+    assert any(level == severity and words in reason for level, reason in said), snapshot.problems
+    [connection] = snapshot.device.aes["DCM4CHEE"].connections
+    assert connection.tls is not None
+    assert connection.tls.can_call == ("dcmTrustStoreURL" in device)
+
+
+def test_the_certificate_that_fits_the_key_is_shown(pki: Pki) -> None:
+    """After a renewal the directory may hold several."""
+    stores = DeviceStores(
+        DEVICE_DN,
+        StoreReference("dcmKeyStoreURL", pki.ours.key),
+        trusted=(pki.authority.file.read_bytes(),),
+        own=(pki.peer.cert.read_bytes(), pki.ours.cert.read_bytes()),
+    )
+    assert server_context(pki.terms(stores=stores)).get_ca_certs()
+    with pytest.raises(TlsMaterialError, match="the key alone, and dicomThisNodeCertificate"):
+        server_context(pki.terms(stores=dataclasses.replace(stores, own=stores.own[:1])))
