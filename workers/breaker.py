@@ -19,8 +19,9 @@ from archive.ledger import gates
 from archive.ledger.connection import Ledger
 from archive.ledger.gates import Gate
 from archive.model.gates import CircuitPolicy, DueProbe
-from archive.telemetry import LEDGER_UNAVAILABLE, log_event
+from archive.telemetry import log_event
 from workers import events
+from workers.looking import look_again_and_again
 
 LOGGER = logging.getLogger(__name__)
 
@@ -82,15 +83,7 @@ class Breaker:
 
     def run(self, stop: threading.Event) -> None:
         """Probe until `stop` is set."""
-        reachable = True
-        while not stop.wait(self._config.look_every_s):
-            try:
-                self.run_once()
-                reachable = True
-            except DicomqError as error:
-                if reachable:
-                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
-                reachable = False
+        look_again_and_again(stop, self._config.look_every_s, self.run_once, LOGGER)
 
     def _probe(self, snapshot: Snapshot, probe: DueProbe) -> bool:
         """Send one C-ECHO and record what came of it; return whether it was answered."""

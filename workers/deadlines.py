@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from archive.clock import Clock
 from archive.configuration.descriptors import Exporter, Snapshot
 from archive.configuration.source import SnapshotSource
-from archive.errors import DicomqError
 from archive.ledger import commitments, notifications, tasks
 from archive.ledger.commitments import DueCommitment
 from archive.ledger.connection import Ledger, Transaction
@@ -33,8 +32,9 @@ from archive.model.task import (
     NewTask,
     TaskKind,
 )
-from archive.telemetry import LEDGER_UNAVAILABLE, log_event
+from archive.telemetry import log_event
 from workers import events
+from workers.looking import NowAndThen, look_again_and_again
 
 LOGGER = logging.getLogger(__name__)
 
@@ -111,20 +111,14 @@ class Deadlines:
 
     def run(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""
-        next_purge = self._clock.monotonic()
-        reachable = True
-        while not stop.wait(self._config.look_every_s):
-            try:
-                while self.run_once() + self.trigger_once():
-                    pass
-                if self._clock.monotonic() >= next_purge:
-                    self.purge_once()
-                    next_purge = self._clock.monotonic() + self._config.purge_every_s
-                reachable = True
-            except DicomqError as error:
-                if reachable:
-                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
-                reachable = False
+        purge = NowAndThen(self._clock, self._config.purge_every_s, self.purge_once)
+
+        def look() -> None:
+            while self.run_once() + self.trigger_once():
+                pass
+            purge()
+
+        look_again_and_again(stop, self._config.look_every_s, look, LOGGER)
 
 
 Steps = dict[Step, list[OpenInstance]]

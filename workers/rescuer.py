@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from archive.clock import Clock
 from archive.configuration.descriptors import Queue
 from archive.configuration.source import SnapshotSource
-from archive.errors import DicomqError
 from archive.ledger import tasks
 from archive.ledger.connection import Ledger
 from archive.model.task import Task, TaskStatus
-from archive.telemetry import LEDGER_UNAVAILABLE, log_event
+from archive.telemetry import log_event
 from workers import events
 from workers.conclusion import Settle, conclude, outcome_of_lost_worker
+from workers.looking import NowAndThen, look_again_and_again
 from workers.metrics import DispatcherMetrics
 from workers.processor import StopReason
 
@@ -102,20 +102,14 @@ class Rescuer:
 
     def run(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""
-        next_purge = self._clock.monotonic()
-        reachable = True
-        while not stop.wait(self._config.rescue_every_s):
-            try:
-                while self.run_once():
-                    pass
-                if self._clock.monotonic() >= next_purge:
-                    self.purge_once(stop)
-                    next_purge = self._clock.monotonic() + self._config.purge_every_s
-                reachable = True
-            except DicomqError as error:
-                if reachable:
-                    log_event(LOGGER, LEDGER_UNAVAILABLE, level=logging.WARNING, message=str(error))
-                reachable = False
+        purge = NowAndThen(self._clock, self._config.purge_every_s, lambda: self.purge_once(stop))
+
+        def look() -> None:
+            while self.run_once():
+                pass
+            purge()
+
+        look_again_and_again(stop, self._config.rescue_every_s, look, LOGGER)
 
     def _settled(self, task: Task) -> Settle:
         policy = self._source.snapshot().queue(task.queue_name).retry
