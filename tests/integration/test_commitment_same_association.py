@@ -214,6 +214,8 @@ def test_killed_listening_process_leaves_the_report_to_the_worker(
 ) -> None:
     archive.site.modify(ARCHIVE_AE, dcmStgCmtPolicy="SAME_ASSOCIATION:PT3S")
     listening = reachable(archive, commitment_scu)
+    archive.site.stop()
+    archive.site.start()  # with the 3 s
     peer = CommitmentScu("STORESCP")
     peer.ask(
         archive.site.port,

@@ -130,10 +130,11 @@ def test_a_worker_that_was_away_cannot_overwrite_its_successor(engine: Engine) -
 
 
 def test_a_task_that_kills_its_worker_fails_in_the_end(engine: Engine) -> None:
+    engine.configure({QUEUE: {"dcmRetryDelay": "PT0.1S"}})
     engine.start_dispatcher()
     pk = engine.stage("poison")
-    for _ in range(3):
-        engine.start_worker().popen.wait(30)
+    for _ in range(3):  # none of them lives to renew its lease
+        engine.start_worker(DICOMQ_LEASE_S="1", DICOMQ_HEARTBEAT_S="0.3").popen.wait(30)
     failed = engine.await_status(pk, FAILED)
     assert failed.failures == 3
     assert "worker lost" in (failed.error_message or "")
