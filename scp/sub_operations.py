@@ -73,8 +73,8 @@ def given_up(incoming: Incoming, error: DicomqError) -> None:
         calling_aet=incoming.session.calling_aet,
         sop=incoming.request.sop_instance_uid,
         message=(
-            f"{error}; it belongs to a C-MOVE of this archive, which counts it as not delivered; "
-            f"{incoming.session.calling_aet} still holds it: repeat the retrieve"
+            f"{error}; unless the index has it, the C-MOVE of this archive that it came for counts "
+            f"it as failed; {incoming.session.calling_aet} still holds it: repeat the retrieve"
         ),
     )
     try:
