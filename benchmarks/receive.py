@@ -1,8 +1,9 @@
 """Receiving: dicomq against dcmtk storescp, bare pynetdicom and Orthanc, interleaved, in one run.
 
-``python -m benchmarks.receive [--rounds 5] [--objects 200] [--quick]`` prints a table of medians
-and ratios. All receivers get the same objects from the same minimal sender over loopback. Only
-dicomq and Orthanc index what they receive; dicomq also evaluates a rule and coalesces a task.
+``python -m benchmarks.receive [--rounds 5] [--objects 200] [--only small] [--quick]`` prints a
+table of medians and ratios. All receivers get the same objects from the same minimal sender over
+loopback. Only dicomq and Orthanc index what they receive; dicomq also evaluates a rule and
+coalesces a task.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pydicom.data import get_testdata_file
 
 from archive.clock import SYSTEM_CLOCK
 from benchmarks import report
-from benchmarks.receivers import Receiver, receivers
+from benchmarks.receivers import FLOOR, Receiver, receivers
 from scp.pdus import PduType, encode_command
 from tests.fix_objects import encoded_dataset
 from tests.fix_scp import CT, EXPLICIT, RawPeer, element, store_command
@@ -29,6 +30,8 @@ from tests.fix_scp import CT, EXPLICIT, RawPeer, element, store_command
 PDU_LENGTH = 65536
 MOST_FOR_ALL = 4
 """More associations than this at once are sent to dicomq only: others make them wait or go."""
+
+BOTH = "dicomq, 2 processes"
 
 SOP_ROOT = "1.2.826.0.1.3680043.9.7433.1"
 
@@ -244,41 +247,61 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Median:
+    """A median that was measured."""
+
+    found: Found
+    case: str
+    receiver: str = "dicomq"
+    figure: str = "wall_s"
+
+    def __truediv__(self, other: "Median") -> float:
+        """Return the quotient of two medians."""
+        return self.value / other.value
+
+    @property
+    def value(self) -> float:
+        """Return the median; KeyError when it was not measured."""
+        figures = self.found[self.case, self.receiver]
+        values: list[float] = getattr(figures, self.figure)
+        return statistics.median(values)
+
+
 def ratios(found: Found) -> dict[str, float]:
-    """Return the figures that have targets."""
+    """Return the figures that have targets, as far as they were measured."""
     values: dict[str, float] = {}
+    for case in {case for case, _ in found}:
+        with contextlib.suppress(KeyError):
+            best = min(Median(found, case), Median(found, case, BOTH), key=lambda each: each.value)
+            values[f"{case}: Orthanc / dicomq"] = Median(found, case, "Orthanc") / best
+            own = Median(found, case, figure="cpu_s")
+            values[f"{case}: CPU dicomq / Orthanc"] = own / Median(found, case, "Orthanc", "cpu_s")
+        with contextlib.suppress(KeyError):
+            values[f"{case}: dicomq / floor"] = Median(found, case) / Median(found, case, FLOOR)
+    return values | _further_ratios(found)
 
-    def wall(case: str, name: str) -> float:
-        return statistics.median(found[case, name].wall_s)
 
-    def cpu(case: str, name: str) -> float:
-        return statistics.median(found[case, name].cpu_s)
-
-    both = "dicomq, 2 processes"
+def _further_ratios(found: Found) -> dict[str, float]:
+    values: dict[str, float] = {}
+    small, few, many = "small, 1 assoc", "small, 4 assoc", "small, 64 assoc"
+    storescp = "dcmtk storescp"
     with contextlib.suppress(KeyError):
-        for size in ("small", "ct512"):
-            for count in (1, 4):
-                case = f"{size}, {count} assoc"
-                own = min(wall(case, "dicomq"), wall(case, both))
-                values[f"{case}: Orthanc / dicomq"] = wall(case, "Orthanc") / own
-                values[f"{case}: CPU dicomq / Orthanc"] = cpu(case, "dicomq") / cpu(case, "Orthanc")
         case = "ct512, 1 assoc"
-        values[f"{case}: dicomq / storescp"] = wall(case, "dicomq") / wall(case, "dcmtk storescp")
-        nagle = "small, 1 assoc, Nagle"
-        values["Nagle at the sender / not"] = wall(nagle, "dicomq") / wall(
-            "small, 1 assoc", "dicomq"
-        )
+        values[f"{case}: dicomq / storescp"] = Median(found, case) / Median(found, case, storescp)
+    with contextlib.suppress(KeyError):
+        case = f"{small}, Nagle"
+        values["Nagle at the sender / not"] = Median(found, case) / Median(found, small)
+    with contextlib.suppress(KeyError):
         case = "multi, 1 assoc"
-        values["50 MB: dicomq / storescp"] = wall(case, "dicomq") / wall(case, "dcmtk storescp")
+        values["50 MB: dicomq / storescp"] = Median(found, case) / Median(found, case, storescp)
         values["50 MB: memory above idle"] = max(found[case, "dicomq"].memory_mb)
-        many = found["small, 64 assoc", both]
-        values["throughput of 64 associations / 4"] = wall(
-            "small, 4 assoc", both
-        ) / statistics.median(many.wall_s)
-        lone = statistics.median(found["small, 1 assoc", both].p50_ms)
-        values["p95 of 64 associations / 64 × lone p50"] = (
-            statistics.median(many.p95_ms) / lone / 64
+    with contextlib.suppress(KeyError):
+        values["throughput of 64 associations / 4"] = Median(found, few, BOTH) / Median(
+            found, many, BOTH
         )
+        response = Median(found, many, BOTH, "p95_ms") / Median(found, small, BOTH, "p50_ms")
+        values["p95 of 64 associations / 64 × lone p50"] = response / 64
     return values
 
 
@@ -287,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--objects", type=int, default=200, help="objects per case")
+    parser.add_argument("--only", default="", help="cases whose name contains this, such as ct512")
     parser.add_argument("--quick", action="store_true", help="one round of the small cases")
     report.add_option(parser)
     options = parser.parse_args()
@@ -299,6 +323,7 @@ def main() -> None:
         cases.append(Case(small, 1, objects // 4, with_nagle=True))
         cases.append(Case(small, 64, objects * 4))
         cases.append(Case(TEMPLATES["multi"], 1, 4))
+    cases = [each for each in cases if options.only in each.name]
     with tempfile.TemporaryDirectory(prefix="dicomq-bench-") as name:
         found = run(cases, rounds, Path(name))
     print(table(found))
