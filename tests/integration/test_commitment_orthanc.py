@@ -73,6 +73,7 @@ def test_restarts_between_request_and_report_lose_nothing(
 ) -> None:
     destination, commits = store_scp(), commitment_scp()
     system.configure(device_ldif(commits.title, commits.port))
+    system.change_queue("StgCmtSCU", "dcmRetryDelay: PT0.2S")
     system.start("commit")
     system.export_to(destination.port, more=[f"dcmStgCmtSCP: {commits.title}"])
     (study,) = generate_studies(tmp_path / "objects", studies=1, instances=4)
@@ -80,8 +81,7 @@ def test_restarts_between_request_and_report_lose_nothing(
     (request,) = commits.wait_for(1)
     for name in tuple(system.processes):
         system.kill(name, signal.SIGKILL)
-    for name in tuple(system.processes):
-        system.restart(name)
+    system.start(*system.processes)
     report = Report(
         request.transaction_uid,
         tuple(

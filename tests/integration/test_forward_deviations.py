@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fix_move import THROUGH, MoveSite, MoveTalk, Script
+from tests.fix_move import THROUGH, MoveSite, MoveTalk, Response, Script
 from tests.fix_objects import Study
 from tests.fix_peer import StoreScp
 from tests.fix_process import free_port
@@ -34,6 +34,14 @@ def uids(study: Study) -> tuple[str, ...]:
 def sending(files: Sequence[Path], **how: object) -> Script:
     """Return the script of an archive that does all that is asked."""
     return lambda talk: talk.deliver(files, **how)
+
+
+def refused(moves: MoveSite, study: Study) -> Response:
+    """Retrieve a study of two objects, neither of which can be delivered."""
+    final = moves.client().study(study)
+    assert (final.status, final.counts) == (A702, (None, 0, 2, 0))
+    assert final.failed_uids == uids(study)
+    return final
 
 
 # --- everything as it should be
@@ -87,9 +95,7 @@ def test_archive_not_in_the_directory(moves: MoveSite) -> None:
     moves.purge(study, "STORESCP")
     for uid in study.files:
         moves.forget_file(uid, "GONE")
-    final = moves.client().study(study)
-    assert (final.status, final.counts) == (A702, (None, 0, 2, 0))
-    assert final.failed_uids == uids(study)
+    final = refused(moves, study)
     assert "GONE" in final.comment
 
 
@@ -98,9 +104,7 @@ def test_archive_down(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     moves.place("QRSCP", free_port())
     study, _ = purged(moves, instances=2)
-    final = moves.client().study(study)
-    assert (final.status, final.counts) == (A702, (None, 0, 2, 0))
-    assert final.failed_uids == uids(study)
+    final = refused(moves, study)
     assert "cannot connect to QRSCP" in final.comment
 
 
@@ -140,9 +144,7 @@ def test_success_with_nothing_delivered(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, _ = purged(moves, instances=2)
     moves.archive(lambda talk: talk.respond(0))
-    final = moves.client().study(study)
-    assert (final.status, final.counts) == (A702, (None, 0, 2, 0))
-    assert final.failed_uids == uids(study)
+    refused(moves, study)
 
 
 @pytest.mark.usefixtures("peer")
