@@ -49,7 +49,7 @@ PAGES = {
     "Queues, device that has none": "/dicom/queues?dicomDeviceName=nobody",
     "Queues, batch that has none": "/dicom/queues?batchID=nothing",
     "Queues, retrieves to an AE": "/dicom/queues?DestinationAET=NOPE",
-    "Task": "/dicom/tasks/77777",
+    "Task": "/dicom/tasks/777",
     "Studies": "/dicom/studies",
     "Rules": "/dicom/rules",
     "REST, page of 50": "/dcm4chee-arc/monitor/export?limit=50",
