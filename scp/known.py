@@ -230,9 +230,9 @@ class ShortWay:
 def combined(objects: Sequence[Placed]) -> list[Placed]:
     """Return those of `objects` that can share a transaction, in the order for it.
 
-    Studies are locked in one order by all processes, and nothing of a study is locked in one way
-    for a first object and in another way for a second: transactions that share objects of the same
-    studies never wait for each other in a circle.
+    Studies and objects are locked in one order by all processes, and nothing of a study is locked
+    in one way for a first object and in another way for a second: transactions that share objects
+    of the same studies never wait for each other in a circle.
     """
     first: dict[str, Placed] = {}
     for each in objects:
@@ -242,11 +242,15 @@ def combined(objects: Sequence[Placed]) -> list[Placed]:
         other = first[_study(placed)]
         return other.common is placed.common and other.own.intents == placed.own.intents
 
-    return sorted(filter(is_alike, objects), key=_study)
+    return sorted(filter(is_alike, objects), key=_order)
 
 
 def _study(placed: Placed) -> str:
     return placed.own.attributes.study_instance_uid
+
+
+def _order(placed: Placed) -> tuple[str, str]:
+    return _study(placed), placed.own.attributes.sop_instance_uid
 
 
 def _prepare(placed: Placed) -> None:
