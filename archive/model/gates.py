@@ -72,7 +72,7 @@ class QueueLoad:
     due
         Waiting ones whose time has come.
     oldest_due
-        The earliest time among those.
+        The earliest time among those whose destination is neither paused nor unreachable.
     """
 
     queue_name: str

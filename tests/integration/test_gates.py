@@ -171,6 +171,28 @@ def test_loads_of_queues(ledger: Ledger) -> None:
     assert load.oldest_due > before.oldest_due
 
 
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_nobody_is_late_with_what_waits_for_a_closed_destination(
+    ledger: Ledger, *, is_reachable: bool
+) -> None:
+    """What a paused or unreachable destination keeps waiting is due, not overdue."""
+    if is_reachable:
+        with ledger.transaction() as tx:
+            gates.pause_destination(tx, PACS, actor="anna", reason="upgrade")
+    else:
+        trip(ledger)
+    stage(ledger, due_in_s=-100)
+    with ledger.statement() as tx:
+        held = gates.queue_loads(tx, DEVICE)["Export"]
+    stage(ledger, "OTHER", due_in_s=-50)
+    with ledger.statement() as tx:
+        late = gates.queue_loads(tx, DEVICE)["Export"]
+    assert held.due >= 1
+    assert held.oldest_due is None
+    assert late.due == held.due + 1
+    assert late.oldest_due is not None
+
+
 def test_failures_in_a_row_trip(ledger: Ledger) -> None:
     """At the threshold the destination is paused and probed; others are not touched."""
     trip(ledger)

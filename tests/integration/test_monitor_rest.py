@@ -40,6 +40,12 @@ def test_export_of_a_study(rest: Monitor) -> None:
     assert (batch["batchID"], batch["tasks"]) == ("night", {"scheduled": 1})
 
 
+def test_the_page_of_a_task_says_why_it_waits(rest: Monitor) -> None:
+    task = export(rest, "1.2.3", "?scheduledTime=20361231120000")
+    page = rest.ask(f"/dicom/tasks/{task['taskID']}").body
+    assert "<dt>Waits for</dt>" in page
+
+
 REFUSALS = (
     ("/aets/DCM4CHEE/rs/studies/1.2.3/export/NOBODY", 404),
     ("/aets/NOBODY/rs/studies/1.2.3/export/PACS", 404),

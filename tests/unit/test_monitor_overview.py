@@ -79,6 +79,13 @@ def test_destinations(view: DestinationView, title: str | None) -> None:
     assert [notice.title for notice in destination_notices(view, NOW)] == [title] * bool(title)
 
 
+def test_what_is_said_of_an_unreachable_destination() -> None:
+    gate = DestinationGate("PACS", failures=3, last_error="refused", tripped_time=LATE)
+    view = DestinationView(gate, 7, is_configured=True, exporter_ids=())
+    [notice] = destination_notices(view, NOW)
+    assert notice.advice == "refused. It is probed with C-ECHO and goes on by itself"
+
+
 def test_tasks_commitments_and_configuration() -> None:
     counts = {TaskStatus.FAILED: 2, TaskStatus.WARNING: 1, TaskStatus.COMPLETED: 5}
     problems = (Problem("cn=x", "a", "is odd", "notice"), Problem("cn=y", "b", "is wrong"))

@@ -138,8 +138,9 @@ def destination_notices(view: DestinationView, now: datetime) -> list[Notice]:
         title = f"{gate.remote_aet} is paused since {since}"
         return [Notice("warn", title, why, "dicomq-destinations")]
     title = f"{gate.remote_aet} cannot be reached since {since}; {view.waiting} tasks wait"
-    advice = f"{gate.last_error or ''} It is probed with C-ECHO and goes on by itself"
-    return [Notice("bad", title, advice.strip(), "dicomq-destinations")]
+    error = f"{gate.last_error}. " if gate.last_error else ""
+    advice = f"{error}It is probed with C-ECHO and goes on by itself"
+    return [Notice("bad", title, advice, "dicomq-destinations")]
 
 
 def commitment_notices(gauges: CommitmentGauges) -> list[Notice]:

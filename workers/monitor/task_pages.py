@@ -117,7 +117,7 @@ class TaskPage(PageHandler):
         results = sorted(report.results, key=lambda result: result[1].delivered)
         return {
             "task": report.task,
-            "facts": _facts(report.task),
+            "facts": (*_facts(report.task), ("Waits for", report.waits)),
             "timeline": list(_timeline(report.history)),
             "attempts": list(attempts_of(report.history)),
             "summary": report.summary,

@@ -16,12 +16,17 @@ SELECT queue_name, paused_time, actor, reason FROM queue_pause WHERE device_name
 
 -- queue_loads --
 -- How many tasks of each queue stand in each status, how many of them are in flight and due, and since when: those
--- that wait, from task_waiting alone, and those in flight, which are few.
+-- that wait, from task_waiting alone, and those in flight, which are few. What waits for a destination that is paused
+-- or cannot be reached is due, but nobody is late with it.
 SELECT queue_name, status, sum(tasks)::bigint, sum(in_flight)::bigint, sum(due)::bigint, min(oldest_due)
 FROM (
     SELECT queue_name, status, count(*) AS tasks, 0 AS in_flight,
            count(*) FILTER (WHERE scheduled_time <= statement_timestamp()) AS due,
-           min(scheduled_time) FILTER (WHERE scheduled_time <= statement_timestamp()) AS oldest_due
+           min(scheduled_time) FILTER (
+               WHERE scheduled_time <= statement_timestamp()
+                 AND coalesce(remote_aet, '') <> ALL (ARRAY(
+                     SELECT remote_aet FROM destination WHERE device_name = %(device_name)s
+                       AND (paused_time IS NOT NULL OR tripped_time IS NOT NULL)))) AS oldest_due
     FROM task
     WHERE device_name = %(device_name)s AND status IN ('SCHEDULED', 'SCHEDULED FOR RETRY') AND dispatched_time IS NULL
     GROUP BY queue_name, status
