@@ -10,6 +10,7 @@ import contextlib
 import select
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -101,6 +102,7 @@ class Association:
         self._clock = clock
         self._shut = False
         self._opened = False
+        self._serving = threading.Lock()
         self._gate = ReaderGate()
         self._requestor = make_requestor(route, contexts)
         self._gate.install(self._requestor)
@@ -163,6 +165,8 @@ class Association:
         """
         self._requestor.acse_timeout = self.route.limits.release_s
         self.resume()
+        with self._serving:
+            pass  # a report has its response
         self._requestor.release()
         if self._requestor.is_released:
             self._socket.close()
@@ -286,7 +290,7 @@ class Association:
         self._requestor.bind(
             evt.EVT_N_EVENT_REPORT, lambda event: (answer(event.event_information), None)
         )
-        serve_reports_first(self._requestor)
+        serve_reports_first(self._requestor, self._serving)
 
     def _ask(self, request: str, send: Callable[[], Dataset]) -> NormalizedResponse:
         started = self._clock.monotonic()

@@ -194,13 +194,18 @@ def leave_responses(requestor: Requestor) -> None:
     requestor.dimse.send_msg = send_after_taking  # type: ignore[method-assign]
 
 
-def serve_reports_first(requestor: Requestor) -> None:
+def serve_reports_first(requestor: Requestor, serving: threading.Lock) -> None:
     """Have an N-EVENT-REPORT request served that comes where a response is waited for.
 
     An SCP may report before it has answered the N-ACTION; pynetdicom would take its request for
-    an invalid response and abort.
+    an invalid response and abort. `serving` is held from a request until its response is on its
+    way; who releases the association before that would leave the SCP without it.
     """
-    receive = requestor.dimse.get_msg
+    receive, serve = requestor.dimse.get_msg, requestor._serve_request  # noqa: SLF001
+
+    def serve_whole(message: Any, context_id: int) -> None:  # noqa: ANN401 - of any service
+        with serving:
+            serve(message, context_id)
 
     def receive_response(block: bool = False) -> tuple[Any, Any]:  # noqa: FBT001, FBT002
         context_id, message = receive(block)
@@ -209,6 +214,7 @@ def serve_reports_first(requestor: Requestor) -> None:
             context_id, message = receive(block)
         return context_id, message
 
+    requestor._serve_request = serve_whole  # type: ignore[assignment]  # noqa: SLF001
     requestor.dimse.get_msg = receive_response  # type: ignore[method-assign]
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
+from pynetdicom.association import Association as PeerAssociation
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.events import Event
 from pynetdicom.sop_class import _STORAGE_CLASSES
 from typing_extensions import override
@@ -23,11 +26,17 @@ from archive.errors import (
     PeerError,
     PeerUnreachableError,
 )
+from archive.model.commitment import (
+    STORAGE_COMMITMENT_PUSH_MODEL,
+    WELL_KNOWN_INSTANCE,
+    SopReference,
+    request_dataset,
+)
 from archive.model.task import TaskStatus
 from tests.fix_dcmtk import Dcmtk
 from tests.fix_export import ExportBench, exporter, remote_ae
 from tests.fix_objects import bundled, encoded_dataset, secondary_capture, write
-from tests.fix_peer import StoreScp
+from tests.fix_peer import CommitmentScp, ReceivedRequest, StoreScp, report_on
 from tests.fix_process import wait_until
 from tests.fix_raw_peer import RawConnection, RawPeer, pdu, store_response
 from workers.association import Association
@@ -298,3 +307,41 @@ def test_the_reactor_takes_no_response_that_a_request_waits_for(store_scp: Start
         pause.is_armed = True
         assert pause.passed.wait(10)
         assert association.echo() == 0
+
+
+def test_an_association_is_not_released_before_a_report_has_its_response(
+    commitment_scp: Callable[..., CommitmentScp],
+) -> None:
+    answers: list[int | None] = []
+    entered = threading.Event()
+
+    def report(association: PeerAssociation, request: ReceivedRequest) -> None:
+        answers.append(report_on(association, request.report()))
+
+    def take(_information: Dataset) -> int:
+        entered.set()
+        return 0x0000
+
+    peer = commitment_scp(then=report)
+    proposal = ProposedContext(STORAGE_COMMITMENT_PUSH_MODEL, (EXPLICIT,))
+    association = Association(_route(peer.port, called_aet=peer.title), [proposal])
+    association.on_event_report(take)
+    requestor = association._requestor  # noqa: SLF001 - the race is within pynetdicom
+    send = requestor.dimse.send_msg
+
+    def send_late(primitive: Any, context_id: int) -> None:  # noqa: ANN401 - pynetdicom's
+        if isinstance(primitive, N_EVENT_REPORT):
+            with contextlib.suppress(TimeoutError):  # what must not come about
+                wait_until(lambda: requestor._sent_release, deadline_s=0.5)  # noqa: SLF001
+        send(primitive, context_id)
+
+    requestor.dimse.send_msg = send_late  # type: ignore[method-assign]
+    information = request_dataset("1.2.3", [SopReference(CT, "1.2.4")])
+    with association:
+        answer = association.action(
+            STORAGE_COMMITMENT_PUSH_MODEL, WELL_KNOWN_INSTANCE, 1, dataset=information
+        )
+        assert answer.status == 0x0000
+        assert entered.wait(10)
+    wait_until(lambda: answers, what="the response to the report, or its time-out")
+    assert answers == [0x0000]
