@@ -2,7 +2,8 @@
 
 The same as ``celery -A workers …`` with the same options (but `--detach`), but only the command
 that is asked for is loaded. Celery's own command line loads every command that is installed,
-Flower and a shell with completion among them, which would cost each process 15 MB for as long as it runs.
+Flower and a shell with completion among them, which would cost each process 15 MB for as long as
+it runs.
 """
 
 import sys
