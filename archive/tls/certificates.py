@@ -1,5 +1,6 @@
 """Certificates and revocation lists that are values of a directory (RFC 4523), as PEM."""
 
+from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from archive.errors import InvalidValueError
 
 _PEM: Final = b"-----BEGIN "
+_Load = Callable[[bytes], x509.Certificate | x509.CertificateRevocationList]
 
 
 def certificate_pem(value: bytes) -> bytes:
@@ -18,13 +20,8 @@ def certificate_pem(value: bytes) -> bytes:
     InvalidValueError
         When it is no X.509 certificate.
     """
-    is_pem = value.lstrip().startswith(_PEM)
-    try:
-        load = x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate
-        return load(value).public_bytes(Encoding.PEM)
-    except ValueError as error:
-        msg = "is no X.509 certificate"
-        raise InvalidValueError(msg) from error
+    loaders = x509.load_pem_x509_certificate, x509.load_der_x509_certificate
+    return _as_pem(value, *loaders, what="certificate")
 
 
 def revocation_list_pem(value: bytes) -> bytes:
@@ -35,10 +32,14 @@ def revocation_list_pem(value: bytes) -> bytes:
     InvalidValueError
         When it is none.
     """
-    is_pem = value.lstrip().startswith(_PEM)
+    loaders = x509.load_pem_x509_crl, x509.load_der_x509_crl
+    return _as_pem(value, *loaders, what="certificate revocation list")
+
+
+def _as_pem(value: bytes, load_pem: _Load, load_der: _Load, *, what: str) -> bytes:
+    load = load_pem if value.lstrip().startswith(_PEM) else load_der
     try:
-        load = x509.load_pem_x509_crl if is_pem else x509.load_der_x509_crl
         return load(value).public_bytes(Encoding.PEM)
     except ValueError as error:
-        msg = "is no X.509 certificate revocation list"
+        msg = f"is no X.509 {what}"
         raise InvalidValueError(msg) from error

@@ -144,7 +144,7 @@ def test_success_with_nothing_delivered(moves: MoveSite) -> None:
     moves.set(**THROUGH)
     study, _ = purged(moves, instances=2)
     moves.archive(lambda talk: talk.respond(0))
-    refused(moves, study)
+    assert refused(moves, study).status == A702
 
 
 @pytest.mark.usefixtures("peer")
