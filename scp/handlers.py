@@ -22,12 +22,12 @@ from scp.commitment import (
     RefusedRequestError,
 )
 from scp.commitment_exchange import ReportSender
-from scp.dimse import StoreAnswer, StoreRequest
 from scp.get import GetService
 from scp.matching import FindStatus
 from scp.mpps import ProcedureStepService
 from scp.negotiation import Rejection, RejectResult, RejectSource
 from scp.query import QueryService, Response, accepted_negotiation, failure, find_request
+from scp.receivers import Receivers
 from scp.receiving import StoreAssociation
 from scp.retrieve import UNABLE_TO_PROCESS, MoveService
 from scp.retrieve_exchange import (
@@ -37,11 +37,10 @@ from scp.retrieve_exchange import (
     accepted_retrieve_negotiation,
     attach,
 )
-from scp.statuses import StoreStatus, status_of
-from scp.store import Incoming, Session, StoreService
+from scp.session import Session
+from scp.statuses import StoreStatus
 from scp.unrecognized import answer_unrecognized
 
-_SUCCESS: Final = StoreAnswer(StoreStatus.SUCCESS)
 _DEFECT: Final = Rejection(
     RejectResult.TRANSIENT,
     RejectSource.PRESENTATION,
@@ -57,14 +56,14 @@ class Handlers:
     def __init__(
         self,
         acceptance: Acceptance,
-        service: StoreService,
+        receivers: Receivers,
         queries: QueryService,
         *,
         retrieves: RetrieveServices,
         normalized: "GuardedNormalizedServices",
     ) -> None:
         self._acceptance = acceptance
-        self._service = service
+        self._receivers = receivers
         self._queries = queries
         self._retrieves = retrieves
         self._normalized = normalized
@@ -137,8 +136,9 @@ class Handlers:
 
     def _accept(self, assoc: StoreAssociation, session: Session) -> None:
         assoc.session = session
-        assoc.begin_object = partial(self._begin, session)
-        assoc.settle = partial(self._service.settle, session)
+        assoc.begin_object = partial(self._receivers.begin, session)
+        assoc.lane = partial(self._receivers.lane, session)
+        assoc.settle = partial(self._receivers.settle, session)
         attach(assoc, self._retrieves)
         answer_unrecognized(assoc)
         self._normalized.reports.attach(assoc)
@@ -150,13 +150,6 @@ class Handlers:
             peer=assoc.peer_address,
             called_aet=session.called_aet,
         )
-
-    def _begin(
-        self, session: Session, request: StoreRequest, abstract_syntax: str, transfer_syntax: str
-    ) -> "GuardedReceiver":
-        receiver = GuardedReceiver(self._service, session, request)
-        receiver.begin((abstract_syntax, transfer_syntax))
-        return receiver
 
 
 def _identifier(event: evt.Event) -> Dataset | None:
@@ -215,83 +208,6 @@ class GuardedRetrieves:
         except Exception:  # noqa: BLE001 - every request has to be answered
             _log.exception("defect while a retrieve was being served")
             exchange.final(UNABLE_TO_PROCESS)
-
-
-class GuardedReceiver:
-    """Receives one object and answers for every error; see `scp.receiving.ObjectReceiver`.
-
-    After an error the rest of the data set is let go by, because the response may only follow it.
-    """
-
-    def __init__(self, service: StoreService, session: Session, request: StoreRequest) -> None:
-        self._service = service
-        self._session = session
-        self._request = request
-        self._incoming: Incoming | None = None
-        self._answer = _SUCCESS
-
-    def begin(self, context: tuple[str, str]) -> None:
-        """Start the object's file."""
-        try:
-            self._incoming = self._service.begin(self._session, self._request, context)
-        except Exception as error:  # noqa: BLE001 - every error has to be answered
-            self._refuse(error)
-
-    def write(self, fragment: memoryview) -> None:
-        """Append a piece of the data set to the file."""
-        if self._incoming is None:
-            return
-        try:
-            self._incoming.file.write(fragment)
-        except Exception as error:  # noqa: BLE001 - every error has to be answered
-            self._refuse(error)
-
-    def finish(self) -> StoreAnswer:
-        """Store the complete object."""
-        if self._incoming is not None:
-            try:
-                self._service.store(self._incoming)
-            except Exception as error:  # noqa: BLE001 - every error has to be answered
-                self._refuse(error)
-        return self._answer
-
-    def abandon(self, reason: str) -> None:
-        """Remove the file of an object that did not arrive whole."""
-        log_event(
-            _log,
-            telemetry.OBJECT_ABANDONED,
-            level=logging.WARNING,
-            calling_aet=self._session.calling_aet,
-            sop=self._request.sop_instance_uid,
-            message=f"{reason}; nothing of the object is kept, the sender has to send it again",
-        )
-        self._drop()
-
-    def _refuse(self, error: Exception) -> None:
-        """Remember the status for `error` and remove the file."""
-        is_ours = not isinstance(error, DicomqError)
-        status = status_of(error)
-        self._answer = StoreAnswer(status, "internal error" if is_ours else str(error))
-        log_event(
-            _log,
-            telemetry.OBJECT_REFUSED,
-            level=logging.ERROR if is_ours else logging.WARNING,
-            exc_info=is_ours,
-            calling_aet=self._session.calling_aet,
-            sop=self._request.sop_instance_uid,
-            status=f"{status:04X}",
-            message=f"{type(error).__name__}: {error}" if is_ours else str(error),
-        )
-        self._drop()
-
-    def _drop(self) -> None:
-        incoming, self._incoming = self._incoming, None
-        if incoming is None:
-            return
-        try:
-            incoming.file.abort()
-        except OSError as error:
-            _log.warning("a file could not be removed; the next sweep tries again: %s", error)
 
 
 class GuardedNormalizedServices:

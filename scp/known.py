@@ -10,7 +10,7 @@ series was changed) goes the long way.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -170,18 +170,23 @@ class ShortWay:
         DicomqError
             As for `scp.store.StoreService.store`, for all of them.
         """
+        committing = self.begin(*objects)
+        return committing.wait()
+
+    def begin(self, *objects: Placed) -> "Committing":
+        """Do what `store` does, but do not wait for the commit.
+
+        Raises
+        ------
+        DicomqError
+            As for `store`.
+        """
         writing = self._writer.send_all([(each.common, each.own) for each in objects])
         files = [each.file for each in objects]
         _make_durable(files, writing)
-        try:
-            return writing.commit_all()
-        except LedgerUnavailableError:
-            for file in files:
-                file.leave()  # it may be committed all the same: the next sweep finds out
-            raise
-        except LedgerError:
-            # Its series may just be going: the long way succeeds, or says why not.
-            return [None] * len(objects)
+        committing = Committing(files, writing)
+        committing.begin()
+        return committing
 
     def _combiner(self, storage_id: str) -> Combiner[Placed, StoreResult | None]:
         """Return the combiner of a storage: one that hangs holds up no other."""
@@ -225,6 +230,57 @@ class ShortWay:
             self._known[_key(session, header)] = known
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+
+
+class Committing:
+    """Objects whose files are durable and whose rows are being committed."""
+
+    def __init__(self, files: Sequence[IncomingFile], writing: Writing) -> None:
+        self._files = files
+        self._writing = writing
+
+    def begin(self) -> None:
+        """Send the commit; errors as for `ShortWay.store`."""
+        try:
+            self._writing.begin_commit()
+        except LedgerUnavailableError:
+            self._leave_in_doubt()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when there may be news for `results`."""
+        return self._writing.fileno()
+
+    def results(self) -> list[StoreResult | None] | None:
+        """Return what `ShortWay.store` does, None as long as it is not known; does not wait.
+
+        Raises
+        ------
+        DicomqError
+            As for `ShortWay.store`.
+        """
+        return self._answered(self._writing.results)
+
+    def wait(self) -> list[StoreResult | None]:
+        """Return the results once they are known; errors as for `results`."""
+        return self._answered(self._writing.wait) or []
+
+    def _answered(
+        self, ask: Callable[[], list[StoreResult | None] | None]
+    ) -> list[StoreResult | None] | None:
+        try:
+            return ask()
+        except LedgerUnavailableError:
+            self._leave_in_doubt()
+            raise
+        except LedgerError:
+            # Its series may just be going: the long way succeeds, or says why not.
+            return [None] * len(self._files)
+
+    def _leave_in_doubt(self) -> None:
+        """Leave the files: the rows may be committed all the same; the next sweep finds out."""
+        for file in self._files:
+            file.leave()
 
 
 def combined(objects: Sequence[Placed]) -> list[Placed]:

@@ -7,6 +7,8 @@ state machine, the association thread negotiates and serves DIMSE requests. Here
   instead of polling, and while the association is established reads P-DATA-TF PDUs itself. The
   message of a C-STORE is received and answered in this thread; every other message is handed on
   to pynetdicom as if it had read it. Only the DUL thread writes to the socket.
+* While objects come that its lane can take (`scp.lane`), another thread reads and answers in its
+  place, and hands the socket back with whatever it does not take.
 * `StoreAssociation` sleeps likewise until a message, a release or an abort is there.
 
 What is relied on of pynetdicom: `DULServiceProvider._is_transport_event`, `_read_pdu_data`,
@@ -19,7 +21,7 @@ fails when one of them changes.
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -35,49 +37,21 @@ from archive import telemetry
 from archive.clock import SYSTEM_CLOCK
 from archive.errors import AssociationAbortedError, PeerError
 from archive.telemetry import log_event
-from scp.dimse import C_STORE_RQ, StoreAnswer, StoreRequest, encode_store_response, store_request
-from scp.messages import Assembly, Step
-from scp.pdus import (
-    Fragment,
-    PduType,
-    ProtocolError,
-    encode_command,
-    encode_fragment,
-    iter_fragments,
-)
+from archive.tls.channel import TlsSocket
+from scp.dimse import StoreRequest
+from scp.intake import BeginObject, Intake, ObjectReceiver
+from scp.lane import Lane, Seat
+from scp.pdus import Fragment, PduType, ProtocolError, encode_command, encode_fragment
 from scp.stream import PduStream
 from scp.wakeups import Doorbell, RingingQueue, SocketWait
 
 MAX_IDENTIFIER_LENGTH: Final = 1 << 23
 """Longest data set of a message that is not a C-STORE, bytes: commitment of 50 000 instances."""
 
-ANNOUNCED_S: Final = 10.0
-"""How long an announced identifier is waited for."""
-
 LINGER_S: Final = 2.0
 """How long a peer may take to close the connection after the association's end."""
 
 _log = logging.getLogger(__name__)
-
-
-class ObjectReceiver(Protocol):
-    """Takes one object. Its methods answer for all errors and raise none."""
-
-    def write(self, fragment: memoryview) -> None:
-        """Take a piece of the encoded data set; the view is only valid during the call."""
-        ...
-
-    def finish(self) -> StoreAnswer:
-        """Store the object, which is complete, and return what to answer."""
-        ...
-
-    def abandon(self, reason: str) -> None:
-        """Forget the object: the association ended inside its data set."""
-        ...
-
-
-BeginObject = Callable[[StoreRequest, str, str], ObjectReceiver]
-"""Called with the request and the context's abstract and transfer syntax."""
 
 
 class ReceivingSocket(AssociationSocket):
@@ -109,17 +83,16 @@ class ReceivingProvider(DULServiceProvider):
         self._run_loop_delay = 0
         self._waiting = SocketWait()
         self._linger_until: float | None = None
-        self._contexts: dict[int | None, PresentationContext] = {}
-        self._assembly = Assembly()
+        self._contexts: dict[int, PresentationContext] = {}
         self._identifier_length = 0
-        self._receiver: ObjectReceiver | None = None
-        self._request: StoreRequest | None = None
+        self._intake: Intake | None = None
+        self._seat: Seat | None = None
         self.to_provider_queue = RingingQueue(self.ring)
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a message is under way or being answered in this thread."""
-        return self._receiver is not None or not self._assembly.is_idle
+        """Whether a message is under way or being answered."""
+        return self._intake is not None and self._intake.is_receiving
 
     def ring(self) -> None:
         """Wake the thread up."""
@@ -153,6 +126,7 @@ class ReceivingProvider(DULServiceProvider):
         try:
             super().run_reactor()
         finally:
+            self._leave_lane()
             self._abandon("the association ended")
             self._waiting.close()
             # Whoever waits for an A-ASSOCIATE that will never come may go.
@@ -183,14 +157,63 @@ class ReceivingProvider(DULServiceProvider):
         if self.state_machine.current_state == "Sta13":
             self._linger(self.socket)
             return True
-        sock, stream = self.socket.socket, self.socket.stream
-        while stream.has_buffered or self._waiting.wait(sock, self.artim_timer.remaining):
-            if not stream.is_readable:
+        if self._seat is not None and not self._is_back_from_lane():
+            return self._is_pynetdicoms_turn
+        return self._read_what_comes(self.socket)
+
+    def _is_back_from_lane(self) -> bool:
+        """Wait until the lane hands the socket back, or take it back when it is wanted."""
+        self._waiting.wait(None, self.artim_timer.remaining)
+        if self._seat is not None and not self._is_pynetdicoms_turn:
+            return False
+        self._leave_lane()
+        return self._has_left_over or not self._is_pynetdicoms_turn
+
+    def _read_what_comes(self, association_socket: ReceivingSocket) -> bool:
+        """Wait for the peer and take what it sends; return whether it is pynetdicom's turn."""
+        sock, stream = association_socket.socket, association_socket.stream
+        while (
+            self._has_left_over
+            or stream.has_buffered
+            or self._waiting.wait(sock, self.artim_timer.remaining)
+        ):
+            if not (self._has_left_over or stream.is_readable):
                 return False
             self._read_pdu_data()
             if self._is_pynetdicoms_turn:
                 return True
+            if self._enters_lane(association_socket):
+                return False
         return False
+
+    @property
+    def _has_left_over(self) -> bool:
+        return self._intake is not None and self._intake.has_left_over
+
+    def _enters_lane(self, association_socket: ReceivingSocket) -> bool:
+        """Leave the socket to the lane, if there is one for it and nothing was read ahead."""
+        intake, sock = self._intake, association_socket.socket
+        if intake is None or not intake.is_for_lane or association_socket.stream.has_buffered:
+            return False
+        if sock is None or isinstance(sock, TlsSocket):
+            return False
+        seat = Seat(
+            intake, sock.fileno(), lambda: self._is_pynetdicoms_turn, self._returned_from_lane
+        )
+        self._seat = seat
+        if not self.assoc.lane().enter(seat):
+            self._seat = None
+        return self._seat is not None
+
+    def _returned_from_lane(self) -> None:
+        self._seat = None
+        self.ring()
+
+    def _leave_lane(self) -> None:
+        seat = self._seat
+        if seat is not None:
+            self.assoc.lane().leave(seat)
+            self._seat = None
 
     @property
     def _is_pynetdicoms_turn(self) -> bool:
@@ -213,9 +236,12 @@ class ReceivingProvider(DULServiceProvider):
         """Read the next PDU, or all of a message when P-DATA-TF PDUs come."""
         assert self.socket is not None  # noqa: S101 - checked by the caller
         try:
+            if self._intake is not None and self._intake.has_left_over:
+                self._intake.go_on()
+                return
             pdu_type, length = self.socket.stream.peek_header()
             if pdu_type is PduType.P_DATA_TF and self.state_machine.current_state == "Sta6":
-                self._read_messages(self.socket.stream, length)
+                self._take_in(self.socket).read(length)
             else:
                 self.assoc.settle()
                 super()._read_pdu_data()
@@ -225,25 +251,15 @@ class ReceivingProvider(DULServiceProvider):
         except PeerError as error:
             self._violated(error)
 
-    def _read_messages(self, stream: PduStream, length: int) -> None:
-        """Take P-DATA-TF PDUs up to the end of a message."""
-        if not self._contexts:
-            self._contexts = {each.context_id: each for each in self.assoc.accepted_contexts}
-        while True:
-            for fragment in iter_fragments(stream.take_body(length)):
-                self._take(fragment)
-            self._idle_timer.restart()
-            if self._assembly.is_idle:
-                return
-            is_awaited = self._assembly.awaits_data_set and self._receiver is None
-            if is_awaited and not self._identifier_length and stream.is_silent(ANNOUNCED_S):
-                nothing = memoryview(b"")  # announced, left out: answered as an empty identifier
-                self._take(Fragment(self._assembly.context_id, False, True, nothing))  # noqa: FBT003 - fields
-                return
-            pdu_type, length = stream.peek_header()
-            if pdu_type is not PduType.P_DATA_TF:
-                self._abandon(f"{pdu_type.name} inside a message")
-                return
+    def _take_in(self, association_socket: ReceivingSocket) -> Intake:
+        """Return what takes the messages, made when the first one comes."""
+        if self._intake is None:
+            accepted = self.assoc.accepted_contexts
+            self._contexts = {each.context_id: each for each in accepted if each.context_id}
+            sock, stream = association_socket.socket, association_socket.stream
+            assert sock is not None  # noqa: S101 - it was just read from
+            self._intake = Intake(stream, sock, self._contexts, self)
+        return self._intake
 
     def _violated(self, error: PeerError) -> None:
         """Abort the association because of what the peer did (PS3.8 §9.2.3, AA-8)."""
@@ -258,54 +274,23 @@ class ReceivingProvider(DULServiceProvider):
         )
         self.event_queue.put("Evt19")
 
-    def _take(self, fragment: Fragment) -> None:
-        """Take one fragment of a message."""
-        if fragment.context_id not in self._contexts:
-            msg = f"presentation context {fragment.context_id} was not accepted"
-            raise ProtocolError(msg)
-        step = self._assembly.take(fragment)
-        if step is Step.COMMAND:
-            self._begin()
-        elif self._receiver is not None:
-            self._receiver.write(fragment.data)
-            if step is Step.DATA:
-                self._answer()
-        elif step is not Step.COMMAND_PART:
-            self._pass_on_data(fragment, is_last=step is Step.DATA)
+    def begin_object(self, request: StoreRequest) -> ObjectReceiver:
+        """Begin to receive an object; see `scp.intake.Association`, as for what follows."""
+        context = self._contexts[request.context_id]
+        return self.assoc.begin_object(
+            request, str(context.abstract_syntax), str(context.transfer_syntax[0])
+        )
 
-    def _begin(self) -> None:
-        """Begin to receive an object, or hand another message's command to pynetdicom."""
-        command, context_id = self._assembly.command, self._assembly.context_id
-        assert command is not None  # noqa: S101 - there is one at Step.COMMAND
-        if command.command_field == C_STORE_RQ:
-            context = self._contexts[context_id]
-            self._request = store_request(command, context_id)
-            self._receiver = self.assoc.begin_object(
-                self._request, str(context.abstract_syntax), str(context.transfer_syntax[0])
-            )
-            if not command.has_data_set:
-                self._answer()
-            return
-        if command.command_field not in _MESSAGE_TYPES:
-            msg = f"unknown command field {command.command_field:04X}"
+    def pass_command(self, context_id: int, command_field: int, encoded: bytes) -> None:
+        """Hand another message's command to pynetdicom."""
+        if command_field not in _MESSAGE_TYPES:
+            msg = f"unknown command field {command_field:04X}"
             raise ProtocolError(msg)
         self.assoc.settle()
         self._identifier_length = 0
-        self._pass_on(encode_command(context_id, self._assembly.encoded_command))
+        self._pass_on(encode_command(context_id, encoded))
 
-    def _answer(self) -> None:
-        """Store the object that is complete and send the response to its request."""
-        receiver, request = self._receiver, self._request
-        assert receiver is not None  # noqa: S101 - set together
-        assert request is not None  # noqa: S101
-        answer = receiver.finish()
-        self._receiver = self._request = None
-        response = encode_command(request.context_id, encode_store_response(request, answer))
-        telemetry.checkpoint(telemetry.CHECKPOINT_BEFORE_RESPONSE)
-        if self.socket is not None:
-            self.socket.send(response)
-
-    def _pass_on_data(self, fragment: Fragment, *, is_last: bool) -> None:
+    def pass_data(self, fragment: Fragment, *, is_last: bool) -> None:
         """Hand a piece of another message's data set to pynetdicom."""
         self._identifier_length += len(fragment.data)
         if self._identifier_length > MAX_IDENTIFIER_LENGTH:
@@ -314,6 +299,15 @@ class ReceivingProvider(DULServiceProvider):
         control = 0x02 if is_last else 0x00
         self._pass_on(encode_fragment(fragment.context_id, fragment.data, control=control))
 
+    def send(self, pdu: bytes) -> None:
+        """Send a PDU; pynetdicom takes note when the connection is broken."""
+        if self.socket is not None:
+            self.socket.send(pdu)
+
+    def heard(self) -> None:
+        """Begin anew to count the time without a sign of life."""
+        self._idle_timer.restart()
+
     def _pass_on(self, encoded: bytes) -> None:
         pdu, event = self._decode_pdu(bytearray(encoded))
         self._recv_pdu.put(pdu)
@@ -321,10 +315,8 @@ class ReceivingProvider(DULServiceProvider):
 
     def _abandon(self, reason: str) -> None:
         """Forget the object that is being received, if any."""
-        receiver, self._receiver, self._request = self._receiver, None, None
-        self._assembly = Assembly()
-        if receiver is not None:
-            receiver.abandon(reason)
+        if self._intake is not None:
+            self._intake.abandon(reason)
 
 
 class StoreAssociation(Association):
@@ -334,6 +326,8 @@ class StoreAssociation(Association):
     ----------
     begin_object
         Set when the association is accepted, before anything can be received.
+    lane
+        Returns the lane that may receive for it, once an object was stored.
     settle
         Called before anything else than a further object is taken from the peer: waits until what
         was answered is safe.
@@ -351,6 +345,7 @@ class StoreAssociation(Association):
         self.session: Any = None
         self.settle: Callable[[], None] = _nothing
         self.configured_port: int | None = None
+        self.lane: Callable[[], Lane]
         self.dul = ReceivingProvider(self)
         self.acse_timeout = ae.acse_timeout  # once more: the setters also tell the provider
         self.network_timeout = ae.network_timeout

@@ -23,6 +23,7 @@ from scp.handlers import GuardedNormalizedServices, GuardedRetrieves, Handlers
 from scp.listening import Address, Entrance, Listener, TlsListener, listening_connection
 from scp.mpps import ProcedureStepService
 from scp.query import QueryService
+from scp.receivers import Receivers
 from scp.receiving import StoreAssociation
 from scp.retrieve import MoveService, RelayConfig
 from scp.store import StoreService
@@ -58,10 +59,10 @@ class ScpServer:
         self._grace_s = grace_s
         self._drain_s = settings.drain_s
         self.acceptance = Acceptance(source, settings)
-        self._store = StoreService(ledger, clock)
+        self._receivers = Receivers(StoreService(ledger, clock))
         self.handlers = Handlers(
             self.acceptance,
-            self._store,
+            self._receivers,
             QueryService(ledger, clock, leading_wait_s=settings.leading_wait_s),
             retrieves=GuardedRetrieves(
                 MoveService(ledger, clock, RelayConfig(claim_s=settings.retrieve_claim_s)),
@@ -128,7 +129,7 @@ class ScpServer:
             assoc.dul.join(max(0.0, deadline - self._clock.monotonic()))
         for assoc in associations:
             _cut(assoc)
-        self._store.close()
+        self._receivers.close()
         log_event(_log, telemetry.SCP_STOPPED)
 
     def _drain(self) -> None:

@@ -39,7 +39,7 @@ from scp.coercing import CoercedReception, Receiver, ReceptionCoercer
 from scp.dimse import StoreRequest
 from scp.gathering import Gathering
 from scp.header import Header, read_header
-from scp.known import Incoming, Placed, ShortWay, demanded
+from scp.known import Committing, Incoming, Placed, ShortWay, combined, demanded
 from scp.obsolete import delete_replaced
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
 from scp.restoring import has_lost
@@ -54,12 +54,36 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Arrived:
+    """A complete object whose header was checked.
+
+    Attributes
+    ----------
+    placed
+        None when it goes the long way.
+    """
+
+    incoming: Incoming
+    header: Header
+    coerced: CoercedReception | None
+    placed: Placed | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Answered:
     """An object that was answered before it is safe."""
 
     incoming: Incoming
     header: Header
     placed: Placed
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Objects whose rows are being committed, and the commit."""
+
+    objects: Sequence[Arrived]
+    committing: Committing
 
 
 class StoreService:
@@ -116,6 +140,16 @@ class StoreService:
             When it could not be stored; nothing of it is kept, except that after a broken
             commit, whose result nobody knows, the file stays in doubt until the next sweep.
         """
+        self.complete(self.arrive(incoming))
+
+    def arrive(self, incoming: Incoming) -> Arrived:
+        """Take an object that was received completely; `complete` or `begin_together` stores it.
+
+        Raises
+        ------
+        DicomqError
+            As for `store`.
+        """
         checkpoint(telemetry.CHECKPOINT_OBJECT_RECEIVED)
         session, file = incoming.session, incoming.file
         header = read_header(
@@ -126,13 +160,46 @@ class StoreService:
         placed = None
         if coerced is None or coerced.is_unchanged:
             placed = self._short_way.place(incoming, header)
+        return Arrived(incoming, header, coerced, placed)
+
+    def is_for_lane(self, arrived: Arrived) -> bool:
+        """Whether storing an object means nothing to wait for but its disk and the ledger."""
+        session, placed = arrived.incoming.session, arrived.placed
+        if placed is None or session.receiving_rules or not session.storage.is_local:
+            return False
+        return not self._own_moves.bring(placed.own)
+
+    def begin_together(self, objects: Sequence[Arrived]) -> "Together":
+        """Begin to store objects that are for their lane in one transaction; see `store`.
+
+        Raises
+        ------
+        DicomqError
+            As for `store`, for all of them.
+        """
+        by_place = {id(each.placed): each for each in objects}
+        placed = combined([each.placed for each in objects if each.placed is not None])
+        chosen = [by_place[id(each)] for each in placed]
+        return Together(chosen, self._short_way.begin(*placed))
+
+    def complete(self, arrived: Arrived) -> bool:
+        """Store an object, and tell whether it went the short way; errors as for `store`."""
+        incoming, header, placed = arrived.incoming, arrived.header, arrived.placed
+        session = incoming.session
         if placed is None:
-            self._store_anew(incoming, header, coerced)
-        elif self._own_moves.bring(placed.own):
+            self._store_anew(incoming, header, arrived.coerced)
+            return False
+        if self._own_moves.bring(placed.own):
             session.answered.number = self._early.add(_Answered(incoming, header, placed))
-        else:
-            result = self._short_way.store_one(placed)
-            self._conclude(incoming, header, placed, result)
+            return False
+        result = self._short_way.store_one(placed)
+        self._conclude(incoming, header, placed, result)
+        return result is not None
+
+    def conclude(self, arrived: Arrived, result: StoreResult) -> None:
+        """End the storing of an object of `Together`."""
+        if arrived.placed is not None:
+            self._conclude(arrived.incoming, arrived.header, arrived.placed, result)
 
     def settle(self, session: Session) -> None:
         """Wait until what was answered early is safe, or given up."""

@@ -100,6 +100,38 @@ class PduStream:
         self._start = body + length
         return self._view[body : self._start]
 
+    def next_pdu(self) -> tuple[PduType, int] | None:
+        """Return type and length of the next PDU, None unless the whole of it was read.
+
+        Raises
+        ------
+        ProtocolError
+            As for `peek_header`.
+        """
+        there = self._end - self._start
+        if there < HEADER_LENGTH:
+            return None
+        pdu = parse_header(self._view[self._start : self._start + HEADER_LENGTH], self._max_length)
+        return pdu if there >= HEADER_LENGTH + pdu[1] else None
+
+    def read_ready(self) -> int:
+        """Read what is there without waiting, and return how much it was.
+
+        Raises
+        ------
+        AssociationAbortedError
+            When the connection ended.
+        ProtocolError
+            As for `peek_header`.
+        """
+        there = self._end - self._start
+        size = HEADER_LENGTH
+        if there >= HEADER_LENGTH:
+            header = self._view[self._start : self._start + HEADER_LENGTH]
+            size += parse_header(header, self._max_length)[1]
+        ahead = self._make_room(size)
+        return self._received(size - there + ahead, socket.MSG_DONTWAIT)
+
     def take(self, size: int) -> bytearray:
         """Return the next `size` bytes, fewer when the connection ends before.
 
@@ -129,19 +161,11 @@ class PduStream:
             return False
 
     def _fill(self, size: int) -> None:
-        """Read until `size` bytes from the start are in the buffer.
-
-        Behind a long PDU only the next headers are read, so that hardly anything has to be moved
-        to the front of the buffer.
-        """
-        ahead = _NEXT_HEADERS if size >= _LONG_PDU else len(self._view)
+        """Read until `size` bytes from the start are in the buffer."""
         missing = size - (self._end - self._start)
         if missing <= 0:
             return
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif self._start + size > len(self._view):
-            self._move_to_front()
+        ahead = self._make_room(size)
         deadline = None
         while missing > 0:
             missing -= self._read_some(missing + ahead)
@@ -151,6 +175,18 @@ class PduStream:
                 if now > deadline:
                     self._time_out()
 
+    def _make_room(self, size: int) -> int:
+        """Make room for `size` bytes from the start; return how many more ought to be read.
+
+        Behind a long PDU only the next headers are, so that hardly anything has to be moved to
+        the front of the buffer.
+        """
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start + size > len(self._view):
+            self._move_to_front()
+        return _NEXT_HEADERS if size >= _LONG_PDU else len(self._view)
+
     def _move_to_front(self) -> None:
         length = self._end - self._start
         self._view[:length] = self._view[self._start : self._end]
@@ -158,13 +194,20 @@ class PduStream:
 
     def _read_some(self, most: int) -> int:
         """Read what is there, waiting for the first byte, and return how much it was."""
+        count = self._received(most)
+        if not count:
+            self._time_out()
+        return count
+
+    def _received(self, most: int, flags: int = 0) -> int:
+        """Read up to `most` bytes and return how many it were, 0 when none came in time."""
         try:
             # The kernel forgets quick acknowledgement by itself; senders with Nagle's algorithm
             # would wait 40 ms for each object's last segment.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            count = self._socket.recv_into(self._view[self._end : self._end + most])
+            count = self._socket.recv_into(self._view[self._end : self._end + most], 0, flags)
         except (BlockingIOError, TimeoutError):
-            self._time_out()
+            return 0
         except OSError as error:
             msg = f"the connection broke: {error.strerror or error}"
             raise AssociationAbortedError(msg) from error

@@ -68,6 +68,8 @@ class SocketWait:
         self._lock = threading.Lock()
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
+        self._bell_poll = select.poll()
+        self._bell_poll.register(self._bell, select.POLLIN)
         self._socket: socket.socket | None = None
 
     def ring(self) -> None:
@@ -92,8 +94,9 @@ class SocketWait:
         if sock is not None and self._socket is None:
             self._poll.register(sock, select.POLLIN)
             self._socket = sock
+        poll = self._bell_poll if sock is None else self._poll
         is_readable = False
-        for descriptor, _ in self._poll.poll(max(0.0, timeout_s) * 1000 + 1):
+        for descriptor, _ in poll.poll(max(0.0, timeout_s) * 1000 + 1):
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
             else:

@@ -179,7 +179,37 @@ class Writing:
         LedgerConflictError, LedgerUnavailableError, LedgerError
             As for `commit`, for all of them.
         """
-        return [_result(rows) for rows in self._running.commit()]
+        self.begin_commit()
+        return self.wait()
+
+    def begin_commit(self) -> None:
+        """Commit without waiting for it; then ask for `results`.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            As for `commit`.
+        """
+        self._running.begin_commit()
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when there may be news for `results`."""
+        return self._running.fileno()
+
+    def results(self) -> list[StoreResult | None] | None:
+        """Return what `commit_all` does, None as long as it is not known; does not wait.
+
+        Raises
+        ------
+        LedgerConflictError, LedgerUnavailableError, LedgerError
+            As for `commit_all`.
+        """
+        rows = self._running.results()
+        return None if rows is None else [_result(each) for each in rows]
+
+    def wait(self) -> list[StoreResult | None]:
+        """Return the `results` once they are known."""
+        return [_result(each) for each in self._running.wait()]
 
     def give_up(self) -> None:
         """Roll back."""

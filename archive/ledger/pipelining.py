@@ -10,7 +10,7 @@ PostgreSQL roll back.
 import select
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, TypeVar
 
 import psycopg
 from psycopg import errors, pq
@@ -20,6 +20,8 @@ from archive.ledger.connection import translated_errors
 
 Row = tuple[bytes | None, ...]
 """Columns of a row as PostgreSQL writes them as text."""
+
+T = TypeVar("T")
 
 _STATEMENT: Final = b"pipelined"
 _BROKEN: Final = "the connection to PostgreSQL broke"
@@ -119,6 +121,33 @@ class Running:
         self._lane = lane
         self._release = release
 
+    def begin_commit(self) -> None:
+        """Commit, without waiting for it; `results` then tells what became of it.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            As for `commit`.
+        """
+        self._guarded(self._lane.begin_commit)
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when there may be news for `results`."""
+        return self._lane.fileno()
+
+    def results(self) -> list[list[Row]] | None:
+        """Return what `commit` does, None as long as that has not come; does not wait.
+
+        Raises
+        ------
+        LedgerConflictError, LedgerUnavailableError, LedgerError
+            As for `commit`.
+        """
+        rows = self._guarded(self._lane.results)
+        if rows is not None:
+            self._release(self._lane, usable=True)
+        return rows
+
     def commit(self) -> list[list[Row]]:
         """Commit and return the rows of each time it was sent, once all is done.
 
@@ -131,18 +160,27 @@ class Running:
         LedgerError
             When PostgreSQL refused the statement; nothing was done.
         """
-        try:
-            rows = self._lane.commit()
-        except BaseException:
-            self._release(self._lane, usable=self._lane.is_usable)
-            with translated_errors():
-                raise
-        self._release(self._lane, usable=True)
+        self.begin_commit()
+        return self.wait()
+
+    def wait(self) -> list[list[Row]]:
+        """Return the `results` once they have come."""
+        while (rows := self.results()) is None:
+            self._lane.wait()
         return rows
 
     def give_up(self) -> None:
         """Roll back."""
         self._release(self._lane, usable=False)
+
+    def _guarded(self, step: Callable[[], T]) -> T:
+        """Do a step; let the connection go when that fails."""
+        try:
+            return step()
+        except BaseException:
+            self._release(self._lane, usable=self._lane.is_usable)
+            with translated_errors():
+                raise
 
 
 class _Lane:
@@ -174,28 +212,41 @@ class _Lane:
         """Let PostgreSQL execute the statement; the transaction stays open."""
         for each in parameters:
             self._pgconn.send_query_prepared(_STATEMENT, each)
-        self._pgconn.send_flush_request()
         self._flush()
 
-    def commit(self) -> list[list[Row]]:
-        """End the transaction and return the rows of each statement."""
+    def fileno(self) -> int:
+        """Return the descriptor of the connection's socket."""
+        return int(self._pgconn.socket)
+
+    def begin_commit(self) -> None:
+        """End the transaction."""
         self._pgconn.pipeline_sync()
         self._flush()
-        rows: list[list[Row]] = []
-        failed: pq.abc.PGresult | None = None
-        while True:
-            result = self._result()
+        self._rows: list[list[Row]] = []
+        self._failed: pq.abc.PGresult | None = None
+
+    def wait(self) -> None:
+        """Wait until there is something to read."""
+        self._poll.poll()
+
+    def results(self) -> list[list[Row]] | None:
+        """Return the rows of each statement, None as long as they have not come."""
+        self._pgconn.consume_input()
+        while not self._pgconn.is_busy():
+            if self._pgconn.status == pq.ConnStatus.BAD:
+                raise psycopg.OperationalError(_BROKEN)
+            result = self._pgconn.get_result()
             if result is None:
-                continue
+                continue  # between the results of two messages
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
-                break
+                if self._failed is not None:
+                    raise errors.error_from_result(self._failed)
+                return self._rows
             if result.status == pq.ExecStatus.FATAL_ERROR:
-                failed = failed or result
+                self._failed = self._failed or result
             elif result.status == pq.ExecStatus.TUPLES_OK:
-                rows.append(_rows(result))
-        if failed is not None:
-            raise errors.error_from_result(failed)
-        return rows
+                self._rows.append(_rows(result))
+        return None
 
     def close(self) -> None:
         """Close the connection."""
@@ -215,15 +266,6 @@ class _Lane:
             writable.register(self._pgconn.socket, select.POLLIN | select.POLLOUT)
             if any(event & select.POLLIN for _, event in writable.poll()):
                 self._pgconn.consume_input()
-
-    def _result(self) -> "pq.abc.PGresult | None":
-        """Return the next result, None between the results of two messages."""
-        while self._pgconn.is_busy():
-            self._poll.poll()
-            self._pgconn.consume_input()
-        if self._pgconn.status == pq.ConnStatus.BAD:
-            raise psycopg.OperationalError(_BROKEN)
-        return self._pgconn.get_result()
 
 
 def _rows(result: "pq.abc.PGresult") -> list[Row]:

@@ -91,6 +91,11 @@ class Storage(Protocol):
         """The identifier that rows of the ledger carry (dcmStorageID)."""
         ...
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is written through the file system of this host."""
+        ...
+
     def create(self, file_header: bytes, transfer_syntax_uid: str) -> IncomingFile:
         """Start a file with `file_header` (preamble and file meta information, PS3.10 §7.1).
 

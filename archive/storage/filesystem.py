@@ -84,6 +84,11 @@ class FileStorage:
         """The directory below which everything lies."""
         return self._layout.root
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is written through the file system of this host."""
+        return True
+
     def create(self, file_header: bytes, transfer_syntax_uid: str) -> IncomingLocalFile:
         """Start a file with `file_header` (PS3.10 §7.1)."""
         if self._descriptor.read_only:

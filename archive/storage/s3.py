@@ -59,6 +59,11 @@ class S3Storage:
         """The identifier that rows of the ledger carry (dcmStorageID)."""
         return self._layout.storage_id
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is written through the file system of this host."""
+        return False
+
     def create(self, file_header: bytes, transfer_syntax_uid: str) -> IncomingS3Object:
         """Start an object with `file_header` (PS3.10 §7.1)."""
         if self._read_only:

@@ -1,0 +1,248 @@
+"""A thread that receives for many associations at once, as long as all goes well.
+
+A thread for each association costs more in waking up and in waiting for each other than objects
+of known series take to be stored. Once an object of an association was stored the short way, a
+lane therefore watches its socket. It takes what is there, never waits for a peer, and stores what
+came together in one transaction, while it goes on with others. Whatever else comes (another
+message, an object that is long or takes the long way, a broken or silent peer) is handed back to
+the thread of the association, which does it as if there was no lane.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from archive.clock import SYSTEM_CLOCK, Clock
+from scp.intake import Intake, ObjectReceiver, Progress
+
+MOST_TOGETHER: Final = 32
+"""Most objects of one transaction."""
+
+MOST_STORING: Final = 2
+"""Most transactions at once; whatever is complete meanwhile waits and goes together."""
+
+SILENCE_S: Final = 1.0
+"""How long a peer may be silent inside a message before its own thread waits for it."""
+
+_END_S: Final = 10.0
+"""How long transactions may take to end when the process does."""
+
+
+class Storing(Protocol):
+    """Objects on their way into the ledger."""
+
+    def fileno(self) -> int:
+        """Return what becomes readable when there is something for `is_done`."""
+        ...
+
+    def is_done(self) -> bool:
+        """Take what has come; tell whether the receivers now are finished, or never will be."""
+        ...
+
+
+BeginStoring = Callable[[Sequence[ObjectReceiver]], Storing | None]
+"""Begins to store prepared objects; None when that has ended already. Raises nothing."""
+
+
+@dataclass(eq=False)
+class Seat:
+    """An association in a lane.
+
+    Attributes
+    ----------
+    descriptor
+        Of its socket.
+    is_wanted
+        Tells whether the association's thread has something to do.
+    returned
+        Called when the lane is done with it for now.
+    """
+
+    intake: Intake
+    descriptor: int
+    is_wanted: Callable[[], bool]
+    returned: Callable[[], None]
+    serving: threading.Lock = field(default_factory=threading.Lock)
+    is_busy: bool = False
+    is_parked: bool = False
+    heard_at: float = 0.0
+
+
+class Lane:
+    """Receives and stores for the associations whose objects go to one storage."""
+
+    def __init__(self, begin: BeginStoring, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._begin_storing = begin
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        self._lock = threading.Lock()
+        self._seats: dict[int, Seat] = {}
+        self._midway: dict[Seat, None] = {}
+        self._complete: list[Seat] = []
+        self._storing: dict[int, tuple[Storing, list[Seat]]] = {}
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def enter(self, seat: Seat) -> bool:
+        """Let the lane receive for an association from now on; tell whether it does."""
+        with self._lock:
+            if self._is_closed:
+                return False
+            self._seats[seat.descriptor] = seat
+            self._epoll.register(seat.descriptor, select.EPOLLIN)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
+                self._thread.start()
+        return True
+
+    def leave(self, seat: Seat) -> None:
+        """Take an association out; returns when the lane is not at work for it any more."""
+        self._remove(seat)
+        with seat.serving:
+            pass
+
+    def close(self) -> None:
+        """End the thread; associations that are still there are handed back."""
+        with self._lock:
+            self._is_closed = True
+            thread = self._thread
+        os.eventfd_write(self._bell, 1)
+        if thread is not None:
+            thread.join(_END_S)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closed or self._storing:
+                self._pass()
+        finally:
+            with self._lock:
+                self._is_closed = True
+            for seat in list(self._seats.values()):
+                self._hand_back(seat)
+
+    def _pass(self) -> None:
+        """Take what is there, then store what is complete.
+
+        Half of the associations go together if their objects are there anyway: their transaction
+        runs while the objects of the other half are taken. Nobody waits for an object to come.
+        """
+        ready = self._epoll.poll(SILENCE_S if self._midway else None)
+        while ready:
+            for descriptor, _ in ready:
+                if descriptor in self._storing:
+                    self._progress(descriptor)
+                elif descriptor == self._bell:
+                    os.eventfd_read(self._bell)
+                else:
+                    self._serve(descriptor)
+            is_enough = 2 * len(self._complete) >= len(self._seats)
+            ready = [] if is_enough else self._epoll.poll(0)
+        while self._complete and len(self._storing) < MOST_STORING:
+            together, self._complete = (
+                self._complete[:MOST_TOGETHER],
+                self._complete[MOST_TOGETHER:],
+            )
+            self._store(together)
+        if self._midway:
+            self._look_for_silence()
+
+    def _serve(self, descriptor: int) -> None:
+        """Go on with the association whose socket can be read."""
+        with self._lock:
+            seat = self._seats.get(descriptor)
+            if seat is None:
+                return
+            if seat.is_busy:  # its peer has gone or does not wait for the answer: later
+                self._epoll.unregister(descriptor)
+                seat.is_parked = True
+                return
+            seat.serving.acquire()
+            seat.is_busy = True
+        self._advance(seat)
+
+    def _advance(self, seat: Seat) -> None:
+        match seat.intake.advance():
+            case Progress.COMPLETE:
+                self._midway.pop(seat, None)
+                self._complete.append(seat)
+            case Progress.ELSEWHERE:
+                self._hand_back(seat)
+            case Progress.WAITS:
+                if seat.intake.is_midway:
+                    seat.heard_at = self._clock.monotonic()
+                    self._midway[seat] = None
+                self._rest(seat)
+
+    def _store(self, seats: list[Seat]) -> None:
+        receivers = [each.intake.receiver for each in seats]
+        storing = self._begin_storing([each for each in receivers if each is not None])
+        if storing is None:
+            self._answer(seats)
+            return
+        descriptor = storing.fileno()
+        self._storing[descriptor] = storing, seats
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _progress(self, descriptor: int) -> None:
+        """Look whether a transaction has ended."""
+        storing, seats = self._storing[descriptor]
+        self._epoll.unregister(descriptor)  # it may be closed, or used elsewhere afterwards
+        if storing.is_done():
+            del self._storing[descriptor]
+            self._answer(seats)
+        else:
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _answer(self, seats: Sequence[Seat]) -> None:
+        for seat in seats:
+            receiver = seat.intake.receiver
+            if receiver is None or not receiver.is_finished or not seat.intake.respond():
+                self._hand_back(seat)
+            elif seat.intake.has_more:
+                self._advance(seat)
+            else:
+                self._rest(seat)
+
+    def _rest(self, seat: Seat) -> None:
+        """Wait for the peer again, unless the association's thread wants to do something."""
+        if seat.is_wanted():
+            self._hand_back(seat)
+            return
+        seat.is_busy = False
+        with self._lock:
+            if seat.is_parked and self._seats.get(seat.descriptor) is seat:
+                self._epoll.register(seat.descriptor, select.EPOLLIN)
+            seat.is_parked = False
+        seat.serving.release()
+
+    def _look_for_silence(self) -> None:
+        """Hand back the associations whose peers have stopped inside a message."""
+        limit = self._clock.monotonic() - SILENCE_S
+        for seat in list(self._midway):
+            if seat.heard_at > limit:
+                continue
+            del self._midway[seat]
+            if self._seats.get(seat.descriptor) is seat:
+                self._hand_back(seat)
+
+    def _hand_back(self, seat: Seat) -> None:
+        """Leave an association to its own thread."""
+        self._midway.pop(seat, None)
+        self._remove(seat)
+        if seat.is_busy:
+            seat.is_busy = False
+            seat.serving.release()
+        seat.returned()
+
+    def _remove(self, seat: Seat) -> None:
+        with self._lock:
+            if self._seats.get(seat.descriptor) is not seat:
+                return
+            del self._seats[seat.descriptor]
+            if not seat.is_parked:
+                self._epoll.unregister(seat.descriptor)
