@@ -203,7 +203,15 @@ class ReceivingProvider(DULServiceProvider):
         self._seat = seat
         if not self.assoc.lane().enter(seat):
             self._seat = None
-        return self._seat is not None
+            return False
+        log_event(
+            _log,
+            telemetry.LANE_ENTERED,
+            level=logging.DEBUG,
+            calling_aet=self.assoc.calling_aet,
+            peer=self.assoc.peer_address,
+        )
+        return True
 
     def _returned_from_lane(self) -> None:
         self._seat = None
