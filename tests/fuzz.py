@@ -233,7 +233,8 @@ def _peak_bytes() -> int:
 def fuzz_server(port: int, seed: int, count: int) -> Counter[Outcome]:
     """Send mutations to the SCP on `port`, each on an association of its own.
 
-    Another association stores an unharmed object after each hundred of them.
+    Every other one of these has stored an object before, so that its lane receives for it
+    (`scp.lane`). Another association stores an unharmed object after each hundred of them.
 
     Raises
     ------
@@ -260,6 +261,9 @@ def _hold_against(port: int, mutation: Mutation, expected: list[Outcome]) -> Non
     got: list[int] = []
     with RawPeer(port) as peer:
         peer.associate({_CONTEXT: (SECONDARY_CAPTURE, [EXPLICIT])})
+        if mutation.number % 2:
+            uid = f"{mutation.uid}.1"
+            assert peer.store(uid, small_dataset(uid)).status == StoreStatus.SUCCESS
         with contextlib.suppress(ConnectionError):
             peer.send(mutation.data)
             peer.sock.shutdown(socket.SHUT_WR)

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import psycopg
@@ -212,6 +213,70 @@ def test_a_peer_that_goes_before_its_answer(scp: Site) -> None:
     assert_kept(scp, 2 * WARM + 11)
 
 
+@contextmanager
+def held_up(site: Site, ledger_url: str, peers: list[RawPeer]) -> Iterator[list[Future[int]]]:
+    """Object 10 of each association, sent while PostgreSQL is not to be had."""
+    with ThreadPoolExecutor(len(peers)) as pool, psycopg.connect(ledger_url) as blocker:
+        blocker.execute("LOCK TABLE instance IN EXCLUSIVE MODE")
+        yield [pool.submit(store, peer, number, 10) for number, peer in enumerate(peers)]
+        count = (WARM + 1) * len(peers)
+        alive = site.processes[-1].is_alive
+        wait_until(lambda: len(site.files()) >= count or not alive(), what="files to be placed")
+
+
+def test_objects_share_transactions(scp: Site, ledger_url: str) -> None:
+    with in_lane(scp, 8) as peers:
+        with held_up(scp, ledger_url, peers) as answers:
+            pass
+        assert [each.result() for each in answers] == [0] * 8
+        for peer in peers:
+            peer.release()
+    with scp.ledger.statement() as tx:
+        query = "SELECT DISTINCT xmin::text FROM instance WHERE sop_instance_uid LIKE '%.10'"
+        assert len(tx.execute(query).fetchall()) < 8
+    assert_kept(scp, 8 * (WARM + 1))
+
+
+def test_one_that_is_refused_fails_no_other(scp: Site, ledger_url: str) -> None:
+    with scp.ledger.transaction() as tx:
+        tx.execute(
+            "ALTER TABLE instance ADD CONSTRAINT bad CHECK (sop_instance_uid <> '1.2.3.9.4.10')"
+        )
+    with in_lane(scp, 8) as peers:
+        with held_up(scp, ledger_url, peers) as answers:
+            pass
+        statuses = [each.result() for each in answers]
+        assert [number for number, status in enumerate(statuses) if status != 0] == [4]
+        assert store(peers[4], 4, 11) == 0
+        for peer in peers:
+            peer.release()
+    assert_kept(scp, 8 * (WARM + 1))
+
+
+@pytest.mark.parametrize("checkpoint", ["scp.file-durable", "scp.committed", "scp.before-response"])
+def test_killed_meanwhile(site: Site, ledger_url: str, checkpoint: str) -> None:
+    """No row lacks its file, nothing answered is lost, and the same objects can be sent again."""
+    victim = site.start(DICOMQ_CHECKPOINT=f"{checkpoint}:KILL:{8 * WARM + 3}")
+    with in_lane(site, 8) as peers:
+        with held_up(site, ledger_url, peers) as answers:
+            pass
+        wait_until(lambda: not victim.is_alive(), what="the process to be killed")
+        kept = [number for number, each in enumerate(answers) if each.exception() is None]
+    assert len(kept) < 8
+    site.start()
+    with site.ledger.statement() as tx:
+        query = "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid LIKE '%.10'"
+        assert {uid(number, 10) for number in kept} <= {row[0] for row in tx.execute(query)}
+    rows = site.count("instance")
+    wait_until(lambda: len(site.files()) == rows, what="files and rows to agree")
+    for number in range(8):
+        with site.peer() as peer:
+            peer.associate()
+            assert store(peer, number, 10) == 0
+            peer.release()
+    assert_kept(site, 8 * (WARM + 1))
+
+
 def test_stop_ends_associations_in_a_lane(site: Site) -> None:
     process = site.start()
     with in_lane(site, 3) as peers:
@@ -223,11 +288,12 @@ def test_stop_ends_associations_in_a_lane(site: Site) -> None:
 
 
 def test_connections_to_the_ledger_that_ended(scp: Site, ledger_url: str) -> None:
-    others = "pid <> pg_backend_pid() AND datname = current_database()"
     with in_lane(scp, 2) as peers:
         with psycopg.connect(ledger_url, autocommit=True) as admin:
-            query = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}"
-            admin.execute(query)  # waits for their end
+            admin.execute(  # waits for their end
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
         for association, peer in enumerate(peers):
             assert store(peer, association, 10) == 0, "over a new connection"
             peer.release()
