@@ -5,7 +5,7 @@ before them are walked, once, and only the values that somebody asks for are dec
 """
 
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,17 +23,18 @@ from archive.model.entities import ObjectAttributes
 from archive.model.identifiers import check_uid
 from archive.model.query import Level, further_of
 from scp.dimse import StoreRequest
-from scp.elements import WINDOW_LENGTH, Element, Encoding, Source, walk
+from scp.elements import Element, Encoding, Source, walk
 from scp.further import FURTHER_TAGS, further_attributes
-from scp.recurring import Recurring
 from scp.statuses import RefusedObjectError, StoreStatus
 
 _IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
 _EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
 _GE_IMPLICIT: Final = "1.2.840.113619.5.2"
-_DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
+DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
+"""Transfer syntaxes whose data sets are deflated."""
+
 _INFLATED_LENGTH: Final = 1 << 20
-_DEFLATED_STEP: Final = 65536
+DEFLATED_STEP: Final = 65536
 _SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _SOP_CLASS_UID: Final = 0x00080016
 _SOP_INSTANCE_UID: Final = 0x00080018
@@ -167,11 +168,14 @@ class Header:
         """Return the encoded values of `PARENT_TAGS`, equal for objects of one series."""
         if self.known_parents is not None:
             return self.known_parents
-        return _raw_values(self.elements, _PARENTS)
+        return self._raw_values(_PARENTS)
 
     def own_further(self) -> RawValues:
         """Return the encoded values of the object's own further attributes."""
-        return _raw_values(self.elements, _OWN_FURTHER)
+        return self._raw_values(_OWN_FURTHER)
+
+    def _raw_values(self, tags: tuple[int, ...]) -> RawValues:
+        return tuple([each and each[1:] for each in map(self.elements.get, tags)])
 
     def further_of_object(self) -> dict[str, Any]:
         """Return the further attributes of the object itself in the DICOM JSON model."""
@@ -279,56 +283,10 @@ def read_header(
         When the bytes are not a whole data set in that transfer syntax (C499).
     """
     source = Source(read, length)
-    if transfer_syntax_uid in _DEFLATED:
+    if transfer_syntax_uid in DEFLATED:
         source = _inflated(read, length)
     encoding = encoding_of(transfer_syntax_uid)
     return Header(walk(source, encoding, wanted), encoding)
-
-
-class HeaderReader:
-    """Reads the headers of objects that come one after the other; see `read_header`."""
-
-    def __init__(self, wanted: AbstractSet[int] | None) -> None:
-        self._wanted = wanted
-        self._transfer_syntax_uid = ""
-        self._encoding = encoding_of("")
-        self._recurring = Recurring(self._encoding, wanted)
-        self._parents: RawValues | None = None
-
-    def read(
-        self, read: Callable[[int, int], bytes], length: int, transfer_syntax_uid: str
-    ) -> Header:
-        """Read the elements of a received data set as `read_header` does.
-
-        Raises
-        ------
-        DatasetError
-            As for `read_header`.
-        """
-        if transfer_syntax_uid in _DEFLATED:
-            return read_header(read, length, transfer_syntax_uid, self._wanted)
-        if transfer_syntax_uid != self._transfer_syntax_uid:
-            self._transfer_syntax_uid = transfer_syntax_uid
-            self._encoding = encoding_of(transfer_syntax_uid)
-            self._recurring = Recurring(self._encoding, self._wanted)
-        source, window = Source(read, length), read(0, WINDOW_LENGTH)
-        beginning = self._recurring.match(window)
-        if beginning is None:
-            return Header(self._learned(source, window), self._encoding)
-        found = len(beginning.elements)
-        elements = walk(source, self._encoding, self._wanted, beginning=beginning)
-        parents = self._parents if len(elements) == found else None
-        return Header(elements, self._encoding, parents)
-
-    def _learned(self, source: Source, window: bytes) -> dict[int, Element]:
-        """Walk a data set that is not like the one before, and learn from it."""
-        starts: list[int] = []
-        elements = walk(source, self._encoding, self._wanted, starts=starts)
-        self._recurring.learn(window, starts, elements)
-        self._parents = None
-        if PARENT_TAGS.isdisjoint(self._recurring.varying_tags):
-            self._parents = _raw_values(self._recurring.elements, _PARENTS)
-        return elements
 
 
 @lru_cache(maxsize=64)
@@ -347,7 +305,7 @@ def _inflated(read: Callable[[int, int], bytes], length: int) -> Source:
     position = 0
     try:
         while position < length and len(data) < _INFLATED_LENGTH and not inflater.eof:
-            compressed = inflater.unconsumed_tail or read(position, _DEFLATED_STEP)
+            compressed = inflater.unconsumed_tail or read(position, DEFLATED_STEP)
             if not inflater.unconsumed_tail:
                 position += len(compressed)
             data += inflater.decompress(compressed, _INFLATED_LENGTH - len(data))
@@ -359,10 +317,6 @@ def _inflated(read: Callable[[int, int], bytes], length: int) -> Source:
         msg = "the deflated data set ends early"
         raise DatasetError(msg)
     return Source(lambda start, size: bytes(data[start : start + size]), len(data), is_whole=whole)
-
-
-def _raw_values(elements: Mapping[int, Element], tags: tuple[int, ...]) -> RawValues:
-    return tuple([each and each[1:] for each in map(elements.get, tags)])
 
 
 def _decoded(value: bytes, encodings: list[str]) -> str:

@@ -127,8 +127,8 @@ def iter_fragments(body: memoryview) -> Iterator[Fragment]:
             raise ProtocolError(msg)
         yield Fragment(
             context_id,
-            bool(control & _COMMAND),
-            bool(control & _LAST),
+            control & _COMMAND != 0,
+            control & _LAST != 0,
             body[position + PDV_HEADER_LENGTH : end],
         )
         position = end

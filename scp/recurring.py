@@ -1,10 +1,10 @@
-"""Recognizes the beginning of a data set by the one before it, instead of walking it.
+"""Recognizes the beginning of a data set by those before it, instead of walking it.
 
 Objects of one series have the same elements one after the other, and all but a few with the same
-values. What a walk found of one object is kept as the stretches of bytes that did not differ from
-those of the object before, and the elements between them that did. Where the same stretches are
-met again, with values of any length between them, the elements are what they were: a walk would
-find the same. An object that differs elsewhere is walked, and learned from.
+values. What walks found in them is kept as the stretches of bytes that never differed, and the
+elements between them that did. Where the same stretches are met again, with values of any length
+between them, the elements are what they were: a walk would find the same. An object that differs
+elsewhere is walked, and learned from (`scp.header_reader`).
 """
 
 import struct
@@ -18,6 +18,18 @@ from scp.elements import SHORT_VRS, UNDEFINED_LENGTH, VR_NAMES, Beginning, Eleme
 _TAG: Final = 4
 _TAG_AND_VR: Final = 6
 _Unpack = Callable[[bytes, int], tuple[Any, ...]]
+
+
+def cut(window: bytes, starts: Sequence[int]) -> list[bytes]:
+    """Return the elements that lie whole in the first bytes of a data set.
+
+    Parameters
+    ----------
+    starts
+        Where they start, and where what follows them does; see `scp.elements.walk`.
+    """
+    within = [each for each in starts if each <= len(window)]
+    return [window[start:end] for start, end in pairwise(within)]
 
 
 class _Varying(NamedTuple):
@@ -90,30 +102,38 @@ class Recurring:
             return None
         return Beginning(window, position + len(self._end), elements, self._count)
 
-    def learn(self, window: bytes, starts: Sequence[int], elements: dict[int, Element]) -> None:
+    def learn(self, pieces: Sequence[bytes], elements: dict[int, Element]) -> bool:
         """Learn from a data set that did not match and was walked.
 
         Parameters
         ----------
-        window, starts, elements
-            Its first bytes, where the elements in them start, and what was found.
+        pieces
+            Its beginning; see `cut`.
+        elements
+            What the walk found.
+
+        Returns
+        -------
+        bool
+            Whether it has the same elements as those before; otherwise nothing is learned of it.
         """
-        within = [each for each in starts if each <= len(window)]
-        pieces = [window[start:end] for start, end in pairwise(within)]
+        if not self._pieces:
+            self._pieces = list(pieces)
+            return True
         both = min(len(pieces), len(self._pieces))
         if not self._agrees(pieces, both):
-            self._pieces, self._differ, self._count = pieces, set(), 0
-            return
+            return False
         self._differ.update(at for at in range(both) if pieces[at] != self._pieces[at])
-        self._pieces = pieces[:both]
+        self._pieces = list(pieces[:both])
         self._collect()
         tags = list(map(self._tag, self._pieces[: self._count]))
         if len(set(tags)) < len(tags):
             self._count = 0  # only the first one counts: too rare to be told apart here
         self.elements = {tag: elements[tag] for tag in tags if tag in elements}
+        return True
 
     def _agrees(self, pieces: Sequence[bytes], count: int) -> bool:
-        """Tell whether an object begins with the elements of the one before, `count` of them."""
+        """Tell whether an object begins with the same elements, `count` of them."""
         size = _TAG if self._is_implicit else _TAG_AND_VR
         is_most = 2 * count > max(len(pieces), len(self._pieces))
         return is_most and all(

@@ -12,7 +12,8 @@ from archive.model.entities import OverwritePolicy, Reception, StorePolicy
 from archive.storage.base import Storage, Storages
 from scp.coercing import receiving_rules
 from scp.dimse import StoreRequest
-from scp.header import INDEXED_TAGS, PARENT_TAGS, HeaderReader
+from scp.header import INDEXED_TAGS, PARENT_TAGS
+from scp.header_reader import HeaderReader
 
 
 @dataclass(slots=True)

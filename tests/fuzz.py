@@ -24,7 +24,8 @@ from typing_extensions import override
 from archive.clock import SYSTEM_CLOCK
 from archive.errors import AssociationAbortedError, DatasetError, PeerError
 from scp.dimse import C_STORE_RQ, StoreRequest, store_request
-from scp.header import INDEXED_TAGS, HeaderReader, read_header
+from scp.header import INDEXED_TAGS, read_header
+from scp.header_reader import HeaderReader
 from scp.messages import Assembly, Step
 from scp.pdus import PduType, ProtocolError, encode_command, encode_fragment, iter_fragments
 from scp.statuses import StoreStatus, status_of

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from archive.errors import DatasetError
 from scp.elements import WINDOW_LENGTH, Encoding, Source, walk
-from scp.header import INDEXED_TAGS, PARENT_TAGS, Header, HeaderReader, read_header
-from scp.recurring import Recurring
+from scp.header import INDEXED_TAGS, PARENT_TAGS, Header, read_header
+from scp.header_reader import HeaderReader
+from scp.recurring import Recurring, cut
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 SYNTAXES = [IMPLICIT, EXPLICIT, BIG]
@@ -113,7 +114,7 @@ def match_after(objects: Sequence[bytes], raw: bytes, syntax: str) -> int | None
     for each in objects:
         starts: list[int] = []
         elements = walk(Source(reading(each), len(each)), encoding, INDEXED_TAGS, starts=starts)
-        recurring.learn(each[:WINDOW_LENGTH], starts, elements)
+        assert recurring.learn(cut(each[:WINDOW_LENGTH], starts), elements)
     beginning = recurring.match(raw[:WINDOW_LENGTH])
     return beginning and beginning.position
 
@@ -164,6 +165,19 @@ def test_elements_at_the_end_of_the_window(length: int) -> None:
     fill = {0x00091010: ("UN", bytes(length - 150))}
     values = [OBJECT | fill | {0x00080018: ("UI", uid)} for uid in (b"1.2.3\0", b"1.2.33", b"1.\0")]
     check_alike([encoded(each, EXPLICIT) for each in values], EXPLICIT)
+
+
+def test_kinds_of_objects_in_turn() -> None:
+    kinds = [
+        {tag: value for tag, value in OBJECT.items() if tag not in left_out}
+        for left_out in ({0}, {0x00081030}, {0x00200013}, {0x00100010}, {0x00091010})
+    ]
+    objects = [
+        encoded(kind | {0x00080018: ("UI", b"1.2.%d" % number)}, EXPLICIT)
+        for count in range(1, len(kinds) + 1)
+        for number, kind in enumerate(4 * kinds[:count])
+    ]
+    check_alike(objects, EXPLICIT)
 
 
 def test_an_element_that_comes_twice() -> None:
