@@ -94,11 +94,9 @@ class Recurring:
             if start > most or not window.startswith(before, position):
                 return None
             position = start + unpack_length(window, start - length_size)[0]
-            if position > most:
-                return None
             if is_wanted:
                 elements[tag] = Element(tag, vr, window[start:position])
-        if not window.startswith(self._end, position):
+        if not window.startswith(self._end, position):  # nor beyond the end, if a value is cut
             return None
         return Beginning(window, position + len(self._end), elements, self._count)
 

@@ -167,6 +167,16 @@ def test_elements_at_the_end_of_the_window(length: int) -> None:
     check_alike([encoded(each, EXPLICIT) for each in values], EXPLICIT)
 
 
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_last_value_that_is_cut(syntax: str) -> None:
+    numbers = (b"1 ", b"2 ", b"12345678")
+    first, second, third = (encoded({0x00200013: ("IS", each)}, syntax) for each in numbers)
+    cuts = [third[:length] for length in range(len(third))]
+    check_alike([first, second, *cuts, third], syntax)
+    assert match_after([first, second], third, syntax) == len(third)
+    assert match_after([first, second], third[:-1], syntax) is None
+
+
 def test_kinds_of_objects_in_turn() -> None:
     kinds = [
         {tag: value for tag, value in OBJECT.items() if tag not in left_out}
