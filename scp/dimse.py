@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from scp.pdus import ProtocolError
 
@@ -15,6 +15,7 @@ MAX_COMMENT_LENGTH: Final = 64
 
 _ELEMENT = struct.Struct("<HHL")
 _US = struct.Struct("<H")
+_UL = struct.Struct("<L")
 
 
 class CommandElement(IntEnum):
@@ -33,8 +34,27 @@ class CommandElement(IntEnum):
     MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+# As plain numbers: on Python 3.11 a member of an enumeration takes longer to get than to use.
+(
+    _GROUP_LENGTH,
+    _AFFECTED_SOP_CLASS_UID,
+    _COMMAND_FIELD,
+    _MESSAGE_ID,
+    _MESSAGE_ID_BEING_RESPONDED_TO,
+    _COMMAND_DATA_SET_TYPE,
+    _STATUS,
+    _ERROR_COMMENT,
+    _AFFECTED_SOP_INSTANCE_UID,
+    _MOVE_ORIGINATOR_AET,
+    _MOVE_ORIGINATOR_MESSAGE_ID,
+) = map(int, CommandElement)
+
+_US_ELEMENT: Final = struct.Struct("<HHLH")
+_OF_A_RESPONSE: Final = _US_ELEMENT.pack(0, _COMMAND_FIELD, _US.size, C_STORE_RSP)
+_WITHOUT_DATA_SET: Final = _US_ELEMENT.pack(0, _COMMAND_DATA_SET_TYPE, _US.size, NO_DATA_SET)
+
+
+class Command(NamedTuple):
     """A decoded command set, as far as it says which message it is."""
 
     command_field: int
@@ -42,8 +62,7 @@ class Command:
     elements: dict[int, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreRequest:
+class StoreRequest(NamedTuple):
     """A C-STORE-RQ (PS3.7 §9.3.1.1).
 
     Attributes
@@ -77,21 +96,21 @@ def decode_command(encoded: bytes) -> Command:
         When it is not a command set or lacks what every one has.
     """
     elements: dict[int, bytes] = {}
-    position = 0
-    while position < len(encoded):
-        if len(encoded) - position < _ELEMENT.size:
+    position, end = 0, len(encoded)
+    while position < end:
+        start = position + _ELEMENT.size
+        if start > end:
             msg = "command set ends inside an element"
             raise ProtocolError(msg)
         group, element, length = _ELEMENT.unpack_from(encoded, position)
-        position += _ELEMENT.size
-        if group != 0 or length > len(encoded) - position:
+        position = start + length
+        if group != 0 or position > end:
             msg = f"command set holds ({group:04X},{element:04X}) with {length} bytes"
             raise ProtocolError(msg)
-        elements[element] = encoded[position : position + length]
-        position += length
+        elements[element] = encoded[start:position]
     return Command(
-        command_field=_number(elements, CommandElement.COMMAND_FIELD),
-        has_data_set=_number(elements, CommandElement.COMMAND_DATA_SET_TYPE) != NO_DATA_SET,
+        command_field=_number(elements, _COMMAND_FIELD),
+        has_data_set=_number(elements, _COMMAND_DATA_SET_TYPE) != NO_DATA_SET,
         elements=elements,
     )
 
@@ -105,49 +124,49 @@ def store_request(command: Command, context_id: int) -> StoreRequest:
         When it lacks the Message ID, without which it cannot be answered.
     """
     elements = command.elements
-    originator_id = elements.get(CommandElement.MOVE_ORIGINATOR_MESSAGE_ID)
+    originator_id = elements.get(_MOVE_ORIGINATOR_MESSAGE_ID)
     return StoreRequest(
         context_id=context_id,
-        message_id=_number(elements, CommandElement.MESSAGE_ID),
-        sop_class_uid=_text(elements, CommandElement.AFFECTED_SOP_CLASS_UID),
-        sop_instance_uid=_text(elements, CommandElement.AFFECTED_SOP_INSTANCE_UID),
-        move_originator_aet=_text(elements, CommandElement.MOVE_ORIGINATOR_AET) or None,
+        message_id=_number(elements, _MESSAGE_ID),
+        sop_class_uid=_text(elements, _AFFECTED_SOP_CLASS_UID),
+        sop_instance_uid=_text(elements, _AFFECTED_SOP_INSTANCE_UID),
+        move_originator_aet=_text(elements, _MOVE_ORIGINATOR_AET) or None,
         move_originator_message_id=(
-            _number(elements, CommandElement.MOVE_ORIGINATOR_MESSAGE_ID) if originator_id else None
+            _number(elements, _MOVE_ORIGINATOR_MESSAGE_ID) if originator_id else None
         ),
     )
 
 
 def encode_store_response(request: StoreRequest, answer: StoreAnswer) -> bytes:
     """Return the command set of the C-STORE-RSP to `request` (PS3.7 §9.3.1.2)."""
-    parts = [
-        _element(CommandElement.AFFECTED_SOP_CLASS_UID, _uid(request.sop_class_uid)),
-        _element(CommandElement.COMMAND_FIELD, _US.pack(C_STORE_RSP)),
-        _element(CommandElement.MESSAGE_ID_BEING_RESPONDED_TO, _US.pack(request.message_id)),
-        _element(CommandElement.COMMAND_DATA_SET_TYPE, _US.pack(NO_DATA_SET)),
-        _element(CommandElement.STATUS, _US.pack(answer.status)),
-    ]
-    if answer.comment:
-        parts.append(_element(CommandElement.ERROR_COMMENT, _comment(answer.comment)))
-    parts.append(_element(CommandElement.AFFECTED_SOP_INSTANCE_UID, _uid(request.sop_instance_uid)))
-    body = b"".join(parts)
-    return _element(CommandElement.GROUP_LENGTH, struct.pack("<L", len(body))) + body
+    body = b"".join(
+        (
+            _element(_AFFECTED_SOP_CLASS_UID, _uid(request.sop_class_uid)),
+            _OF_A_RESPONSE,
+            _US_ELEMENT.pack(0, _MESSAGE_ID_BEING_RESPONDED_TO, _US.size, request.message_id),
+            _WITHOUT_DATA_SET,
+            _US_ELEMENT.pack(0, _STATUS, _US.size, answer.status),
+            _element(_ERROR_COMMENT, _comment(answer.comment)) if answer.comment else b"",
+            _element(_AFFECTED_SOP_INSTANCE_UID, _uid(request.sop_instance_uid)),
+        )
+    )
+    return _element(_GROUP_LENGTH, _UL.pack(len(body))) + body
 
 
-def _number(elements: dict[int, bytes], element: CommandElement) -> int:
+def _number(elements: dict[int, bytes], element: int) -> int:
     value = elements.get(element)
     if value is None or len(value) != _US.size:
-        msg = f"command set without a usable (0000,{element:04X}) {element.name}"
+        msg = f"command set without a usable (0000,{element:04X}) {CommandElement(element).name}"
         raise ProtocolError(msg)
     number: int = _US.unpack(value)[0]
     return number
 
 
-def _text(elements: dict[int, bytes], element: CommandElement) -> str:
+def _text(elements: dict[int, bytes], element: int) -> str:
     return elements.get(element, b"").decode("ascii", "replace").strip("\0 ")
 
 
-def _element(element: CommandElement, value: bytes) -> bytes:
+def _element(element: int, value: bytes) -> bytes:
     return _ELEMENT.pack(0, element, len(value)) + value
 
 

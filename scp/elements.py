@@ -8,15 +8,16 @@ object. Every announced length is checked against the bytes that are there.
 import struct
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 from archive.errors import DatasetError
 
 KEPT_VALUE_LENGTH: Final = 65536
+WINDOW_LENGTH: Final = 16384
+"""Bytes that are read at once."""
+
 _KEPT_TOTAL: Final = 4 << 20
-_WINDOW: Final = 16384
-_UNDEFINED: Final = 0xFFFFFFFF
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _MAX_DEPTH: Final = 32
 _MAX_TOP_LEVEL: Final = 20_000
 _MAX_ELEMENTS: Final = 500_000
@@ -25,12 +26,14 @@ _MAX_PIXEL_FRAGMENTS: Final = 100_000
 _LONG_VRS: Final = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
-_SHORT_VRS: Final = frozenset(
+SHORT_VRS: Final = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN"}
     | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 )
+"""VRs whose length has two bytes (PS3.5 §7.1.2)."""
+
 _FIRST_GROUP: Final = 0x0002
-_VR_NAMES: Final = {vr: vr.decode("ascii") for vr in _SHORT_VRS | _LONG_VRS}
+VR_NAMES: Final = {vr: vr.decode("ascii") for vr in SHORT_VRS | _LONG_VRS}
 _PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _PER_FRAME_GROUPS: Final = 0x52009230
 _ITEM_GROUP: Final = 0xFFFE
@@ -38,9 +41,11 @@ _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 
+_LITTLE: Final = tuple(struct.Struct(each).unpack_from for each in ("<HHL", "<HH2sH", "<L"))
+_BIG: Final = tuple(struct.Struct(each).unpack_from for each in (">HHL", ">HH2sH", ">L"))
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+
+class Encoding(NamedTuple):
     """How a data set is encoded (PS3.5 §7.1, §7.3)."""
 
     is_implicit: bool
@@ -62,12 +67,30 @@ class Element(NamedTuple):
     tag: int
     vr: str | None
     value: bytes | None
+
+
+class Beginning(NamedTuple):
+    """The part of a data set whose elements are known already.
+
+    Attributes
+    ----------
+    window
+        The first bytes of the data set.
+    position
+        Where in them the walk has to begin.
+    elements
+        The wanted ones before that; the walk adds those that it finds.
+    passed
+        How many elements lie there, wanted or not.
+    """
+
+    window: bytes
     position: int
-    is_undefined_length: bool = False
+    elements: dict[int, Element]
+    passed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where the bytes of a data set are.
 
     Attributes
@@ -86,7 +109,12 @@ class Source:
 
 
 def walk(
-    source: Source, encoding: Encoding, wanted: AbstractSet[int] | None = None
+    source: Source,
+    encoding: Encoding,
+    wanted: AbstractSet[int] | None = None,
+    *,
+    beginning: Beginning | None = None,
+    starts: list[int] | None = None,
 ) -> dict[int, Element]:
     """Return the elements before the pixel data, by tag.
 
@@ -97,13 +125,18 @@ def walk(
     ----------
     wanted
         Tags of interest; the others are left out. None takes all.
+    beginning
+        What has been read before.
+    starts
+        Takes the positions of the elements that begin in the window, and of what follows them.
 
     Raises
     ------
     DatasetError
         When the bytes are not a data set in this encoding, or end early.
     """
-    return _Walk(source, encoding, wanted).run()
+    begun = Beginning(b"", 0, {}, 0) if beginning is None else beginning
+    return _Walk(source, encoding, wanted).run(begun, [] if starts is None else starts)
 
 
 class _Head(NamedTuple):
@@ -122,19 +155,19 @@ class _Walk:
         self._source = source
         self._encoding = encoding
         self._wanted = wanted
-        order = "<" if encoding.is_little_endian else ">"
-        self._implicit_head = struct.Struct(f"{order}HHL").unpack_from
-        self._explicit_head = struct.Struct(f"{order}HH2sH").unpack_from
-        self._long = struct.Struct(f"{order}L").unpack_from
+        formats = _LITTLE if encoding.is_little_endian else _BIG
+        self._implicit_head, self._explicit_head, self._long = formats
+        self._starts: list[int] = []
         self._window = b""
         self._window_at = 0
         self._kept = 0
         self._seen = 0
         self._top_level = 0
 
-    def run(self) -> dict[int, Element]:
-        elements: dict[int, Element] = {}
-        position = 0
+    def run(self, beginning: Beginning, starts: list[int]) -> dict[int, Element]:
+        self._window, position, elements, self._top_level = beginning
+        self._kept = position
+        self._starts = starts
         while (position := self._take_short(elements, position)) < self._source.length:
             if not self._source.is_whole and position + 12 > self._source.length:
                 break
@@ -144,16 +177,18 @@ class _Walk:
             if head.tag in _PIXEL_DATA:
                 self._check_pixel_data(head)
                 break
-            if head.length == _UNDEFINED and head.tag == _PER_FRAME_GROUPS:
+            if head.length == UNDEFINED_LENGTH and head.tag == _PER_FRAME_GROUPS:
                 break
             if head.tag >> 16 < _FIRST_GROUP or head.tag >> 16 == _ITEM_GROUP:
                 self._fail(
                     position, f"({head.tag >> 16:04X},{head.tag & 0xFFFF:04X}) may not be here"
                 )
+            starts.append(position)
             element, position = self._element(head)
             self._top_level += 1
             if self._wanted is None or head.tag in self._wanted:
                 elements.setdefault(head.tag, element)
+        starts.append(position)
         return elements
 
     def _take_short(self, elements: dict[int, Element], position: int) -> int:
@@ -167,14 +202,16 @@ class _Walk:
         window, shift = self._window, self._window_at
         head_of, wanted = self._explicit_head, self._wanted
         at, end, count = position - shift, len(window) - 8, 0
+        starts = self._starts if shift == 0 else []
         while 0 <= at <= end:
             group, element, vr, length = head_of(window, at)
             after = at + 8 + length
-            if vr not in _SHORT_VRS or group < _FIRST_GROUP or after > end:
+            if vr not in SHORT_VRS or group < _FIRST_GROUP or after > end:
                 break
             tag = group << 16 | element
             if (wanted is None or tag in wanted) and tag not in elements:
-                elements[tag] = Element(tag, _VR_NAMES[vr], window[at + 8 : after], at + 8 + shift)
+                elements[tag] = Element(tag, VR_NAMES[vr], window[at + 8 : after])
+            starts.append(at)
             at = after
             count += 1
         self._top_level += count
@@ -183,17 +220,17 @@ class _Walk:
 
     def _element(self, head: _Head) -> tuple[Element, int]:
         """Return an element of the top level and the position after it."""
-        if head.length == _UNDEFINED:
+        if head.length == UNDEFINED_LENGTH:
             end = self._after_sequence(head, depth=1)
             value_end = end - 8
         else:
             end = value_end = head.value_at + head.length
             self._check_end(head, end)
-        vr = _VR_NAMES.get(head.vr) or head.vr.decode("ascii") or None
+        vr = VR_NAMES.get(head.vr) or head.vr.decode("ascii") or None
         value = None
         if self._wanted is None or head.tag in self._wanted:
             value = self._kept_value(head.value_at, value_end)
-        return Element(head.tag, vr, value, head.value_at, head.length == _UNDEFINED), end
+        return Element(head.tag, vr, value), end
 
     def _kept_value(self, start: int, end: int) -> bytes | None:
         size = end - start
@@ -213,7 +250,7 @@ class _Walk:
             group, element, length = self._implicit_head(self._window, at)
             return _Head(group << 16 | element, b"", length, position + 8)
         group, element, vr, length = self._explicit_head(self._window, at)
-        if vr in _SHORT_VRS:
+        if vr in SHORT_VRS:
             return _Head(group << 16 | element, vr, length, position + 8)
         if group == _ITEM_GROUP:
             return self._head(position, is_implicit=True)
@@ -237,7 +274,7 @@ class _Walk:
                 return item.value_at
             if item.tag != _ITEM:
                 self._fail(position, "a sequence holds something that is not an item")
-            if item.length == _UNDEFINED:
+            if item.length == UNDEFINED_LENGTH:
                 position = self._after_item(item.value_at, is_implicit, depth)
             else:
                 position = item.value_at + item.length
@@ -249,7 +286,7 @@ class _Walk:
             head = self._head(position, is_implicit)
             if head.tag == _ITEM_END:
                 return head.value_at
-            if head.length == _UNDEFINED:
+            if head.length == UNDEFINED_LENGTH:
                 position = self._after_sequence(head, depth + 1)
             else:
                 position = head.value_at + head.length
@@ -259,7 +296,7 @@ class _Walk:
         """Check that the pixel data are all there (PS3.5 §A.4 for encapsulated ones)."""
         if not self._source.is_whole:
             return
-        if head.length != _UNDEFINED:
+        if head.length != UNDEFINED_LENGTH:
             self._check_end(head, head.value_at + head.length)
             return
         position = head.value_at
@@ -285,7 +322,7 @@ class _Walk:
         at = position - self._window_at
         if at >= 0 and at + size <= len(self._window):
             return at
-        self._window = self._source.read(position, max(size, _WINDOW))
+        self._window = self._source.read(position, max(size, WINDOW_LENGTH))
         self._window_at = position
         if len(self._window) < size:
             self._fail(position, "the data set ends inside an element")

@@ -5,6 +5,7 @@ context; no fragment of another message may come in between.
 """
 
 from enum import Enum, auto
+from typing import Final
 
 from scp.dimse import MAX_COMMAND_LENGTH, Command, decode_command
 from scp.pdus import Fragment, ProtocolError
@@ -19,6 +20,10 @@ class Step(Enum):
     DATA_PART = auto()
     DATA = auto()
     """The last piece of the message's data set."""
+
+
+_DATA: Final = Step.DATA
+_DATA_PART: Final = Step.DATA_PART
 
 
 class Assembly:
@@ -57,17 +62,18 @@ class Assembly:
         ProtocolError
             When it may not come now, or the command is too long or is none.
         """
-        if not self.is_idle and fragment.context_id != self.context_id:
-            msg = f"context {fragment.context_id} inside a message on context {self.context_id}"
+        context_id, is_command, is_last, _ = fragment
+        if context_id != self.context_id and not self.is_idle:
+            msg = f"context {context_id} inside a message on context {self.context_id}"
             raise ProtocolError(msg)
-        if fragment.is_command is self._in_data_set:
-            found = "a command" if fragment.is_command else "a data set"
+        if is_command is self._in_data_set:
+            found = "a command" if is_command else "a data set"
             msg = f"{found} fragment where the message cannot have one"
             raise ProtocolError(msg)
-        self.context_id = fragment.context_id
+        self.context_id = context_id
         if self._in_data_set:
-            self._in_data_set = not fragment.is_last
-            return Step.DATA if fragment.is_last else Step.DATA_PART
+            self._in_data_set = not is_last
+            return _DATA if is_last else _DATA_PART
         return self._take_command(fragment)
 
     def _take_command(self, fragment: Fragment) -> Step:

@@ -5,9 +5,8 @@ Pure: bytes in, values out. What a peer announces is checked before anything is 
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from archive.errors import PeerError
 
@@ -38,14 +37,16 @@ class PduType(IntEnum):
     A_ABORT = 0x07
 
 
+_P_DATA_TF: Final = PduType.P_DATA_TF
+
+
 class ProtocolError(PeerError):
     """The peer broke the upper layer protocol; the association is aborted (PS3.8 §9.2.3, AA-8)."""
 
     retryable = False
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
+class Fragment(NamedTuple):
     """A presentation data value: a piece of a command or of a data set (PS3.8 §9.3.5.1).
 
     Attributes
@@ -74,6 +75,8 @@ def parse_header(header: bytes | memoryview, max_length: int) -> tuple[PduType, 
         When the type is unknown or the length is not possible for it.
     """
     number, _, length = _HEADER.unpack(header)
+    if number == _P_DATA_TF and length <= max_length + LENGTH_TOLERANCE:
+        return _P_DATA_TF, length
     try:
         pdu_type = PduType(number)
     except ValueError:
@@ -124,8 +127,8 @@ def iter_fragments(body: memoryview) -> Iterator[Fragment]:
             raise ProtocolError(msg)
         yield Fragment(
             context_id,
-            bool(control & _COMMAND),
-            bool(control & _LAST),
+            control & _COMMAND != 0,
+            control & _LAST != 0,
             body[position + PDV_HEADER_LENGTH : end],
         )
         position = end

@@ -1,7 +1,7 @@
 """What holds for all objects of one association, worked out once, not for each object."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from archive.configuration.announcements import announcements
@@ -13,6 +13,7 @@ from archive.storage.base import Storage, Storages
 from scp.coercing import receiving_rules
 from scp.dimse import StoreRequest
 from scp.header import INDEXED_TAGS, PARENT_TAGS
+from scp.header_reader import HeaderReader
 
 
 @dataclass(slots=True)
@@ -70,6 +71,11 @@ class Session:
         return None if self.receiving_rules else INDEXED_TAGS | self.rule_tags
 
     @cached_property
+    def headers(self) -> HeaderReader:
+        """Reads the headers of the objects, as far as `wanted_tags` go."""
+        return HeaderReader(self.wanted_tags)
+
+    @cached_property
     def storage(self) -> Storage:
         """The storage that takes the objects of the called AE (dcmObjectStorageID).
 
@@ -114,13 +120,19 @@ class Session:
 
     def reception(self, request: StoreRequest) -> Reception:
         """Return from whom and as whom an object of this association is received."""
-        return Reception(
-            calling_aet=self.calling_aet,
-            called_aet=self.called_aet,
-            calling_host=self.calling_host,
-            move_originator_aet=request.move_originator_aet,
-            move_originator_message_id=request.move_originator_message_id,
+        originator, message_id = request.move_originator_aet, request.move_originator_message_id
+        if originator is None and message_id is None:
+            return self._own_reception
+        return replace(
+            self._own_reception,
+            move_originator_aet=originator,
+            move_originator_message_id=message_id,
         )
+
+    @cached_property
+    def _own_reception(self) -> Reception:
+        """From whom and as whom an object is received that no C-MOVE asked for."""
+        return Reception(self.calling_aet, self.called_aet, self.calling_host)
 
 
 def rule_tags(rules: tuple[ExportRule, ...]) -> Iterator[int]:

@@ -38,7 +38,7 @@ from archive.telemetry import checkpoint, log_event
 from scp.coercing import CoercedReception, Receiver, ReceptionCoercer
 from scp.dimse import StoreRequest
 from scp.gathering import Gathering
-from scp.header import Header, read_header
+from scp.header import Header
 from scp.known import Committing, Incoming, Placed, ShortWay, combined, demanded
 from scp.obsolete import delete_replaced
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
@@ -152,9 +152,7 @@ class StoreService:
         """
         checkpoint(telemetry.CHECKPOINT_OBJECT_RECEIVED)
         session, file = incoming.session, incoming.file
-        header = read_header(
-            file.read, file.dataset_length, incoming.transfer_syntax_uid, session.wanted_tags
-        )
+        header = session.headers.read(file.read, file.dataset_length, incoming.transfer_syntax_uid)
         header.check_same(incoming.request)
         coerced = self._coerced(incoming, header) if session.receiving_rules else None
         placed = None
@@ -345,6 +343,8 @@ def informed_policy(incoming: Incoming) -> StorePolicy:
 
 def log_stored(incoming: Incoming, attributes: ObjectAttributes, result: StoreResult) -> None:
     """Say what became of an object."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
     new = result.keep_file
     log_event(
         _log,

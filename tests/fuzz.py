@@ -25,6 +25,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.errors import AssociationAbortedError, DatasetError, PeerError
 from scp.dimse import C_STORE_RQ, StoreRequest, store_request
 from scp.header import INDEXED_TAGS, read_header
+from scp.header_reader import HeaderReader
 from scp.messages import Assembly, Step
 from scp.pdus import PduType, ProtocolError, encode_command, encode_fragment, iter_fragments
 from scp.statuses import StoreStatus, status_of
@@ -36,6 +37,8 @@ MAX_LENGTH = 16384
 GROWTH_BYTES = 64 << 20
 _LENGTHS = (0, 1, 2, 5, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 _CONTEXT = 1
+_READER = HeaderReader(INDEXED_TAGS)
+"""Has read all mutations before, most of which resemble each other."""
 
 
 class Aborted(Enum):
@@ -190,15 +193,18 @@ def _request(assembly: Assembly) -> StoreRequest:
 
 def _status(request: StoreRequest, data: bytes) -> StoreStatus:
     """Return the status for one object."""
+
+    def reading(start: int, size: int) -> bytes:
+        return data[start : start + size]
+
     try:
         check_request(request, SECONDARY_CAPTURE)
-        header = read_header(
-            lambda start, size: data[start : start + size], len(data), EXPLICIT, INDEXED_TAGS
-        )
+        header = read_header(reading, len(data), EXPLICIT, INDEXED_TAGS)
         attributes = header.attributes(request, EXPLICIT)
         assert header.attributes_like(attributes, request, EXPLICIT) == attributes
     except DatasetError as error:
         return status_of(error)
+    assert _READER.read(reading, len(data), EXPLICIT).elements == header.elements
     return StoreStatus.SUCCESS
 
 

@@ -1,16 +1,18 @@
 """File preamble and file meta information of stored objects (PS3.10 §7.1)."""
 
 import struct
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 IMPLEMENTATION_CLASS_UID = "2.25.300416182229874911127733604137561839127"
 IMPLEMENTATION_VERSION_NAME = "DICOMQ_01"
 
 _PREAMBLE = bytes(128) + b"DICM"
+_SHORT = struct.Struct("<HH2sH")
+_GROUP_LENGTH = struct.Struct("<HH2sHL")
 
 
-@dataclass(frozen=True, slots=True)
-class FileMeta:
+class FileMeta(NamedTuple):
     """What the file meta information of an object says."""
 
     sop_class_uid: str
@@ -24,18 +26,32 @@ def encode_file_header(meta: FileMeta) -> bytes:
 
     The data set of the object follows right after these bytes.
     """
+    before = _before(meta.sop_class_uid)
+    own = _uid_element(0x0003, meta.sop_instance_uid)
+    after = _after(meta.transfer_syntax_uid, meta.source_aet)
+    length = len(before) + len(own) + len(after)
+    group_length = _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, length)
+    return b"".join((_PREAMBLE, group_length, before, own, after))
+
+
+@lru_cache(maxsize=256)
+def _before(sop_class_uid: str) -> bytes:
+    """Return the elements between group length and SOP Instance UID."""
+    version = struct.pack("<HH2s2xL", 0x0002, 0x0001, b"OB", 2) + b"\x00\x01"
+    return version + _uid_element(0x0002, sop_class_uid)
+
+
+@lru_cache(maxsize=256)
+def _after(transfer_syntax_uid: str, source_aet: str) -> bytes:
+    """Return the elements after the SOP Instance UID."""
     elements = [
-        _long_element(0x0001, b"OB", b"\x00\x01"),
-        _uid_element(0x0002, meta.sop_class_uid),
-        _uid_element(0x0003, meta.sop_instance_uid),
-        _uid_element(0x0010, meta.transfer_syntax_uid),
+        _uid_element(0x0010, transfer_syntax_uid),
         _uid_element(0x0012, IMPLEMENTATION_CLASS_UID),
         _short_element(0x0013, b"SH", _padded(IMPLEMENTATION_VERSION_NAME, b" ")),
     ]
-    if meta.source_aet:
-        elements.append(_short_element(0x0016, b"AE", _padded(meta.source_aet, b" ")))
-    group = b"".join(elements)
-    return _PREAMBLE + _short_element(0x0000, b"UL", struct.pack("<L", len(group))) + group
+    if source_aet:
+        elements.append(_short_element(0x0016, b"AE", _padded(source_aet, b" ")))
+    return b"".join(elements)
 
 
 def _uid_element(element: int, uid: str) -> bytes:
@@ -49,8 +65,4 @@ def _padded(text: str, pad: bytes) -> bytes:
 
 
 def _short_element(element: int, vr: bytes, value: bytes) -> bytes:
-    return struct.pack("<HH2sH", 0x0002, element, vr, len(value)) + value
-
-
-def _long_element(element: int, vr: bytes, value: bytes) -> bytes:
-    return struct.pack("<HH2s2xL", 0x0002, element, vr, len(value)) + value
+    return _SHORT.pack(0x0002, element, vr, len(value)) + value

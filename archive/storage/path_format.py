@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from archive.errors import InvalidValueError
@@ -22,7 +23,8 @@ DEFAULT_PATH_FORMAT: Final = "{now,date,yyyy/MM/dd}/{0020000D,hash}/{0020000E,ha
 
 _PIECE = re.compile(r"\{([^{}]*)\}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-_SAFE_PART = re.compile(r"[A-Za-z0-9._%+-]{1,128}")
+_SAFE_PART = re.compile(r"(?!\.)[A-Za-z0-9._%+-]{1,128}")
+_SAFE_PATH = re.compile(rf"{_SAFE_PART.pattern}(?:/{_SAFE_PART.pattern})*")
 
 _FIELDS: Final[dict[str, str]] = {
     "00080016": "sop_class_uid",
@@ -40,24 +42,34 @@ _FIELDS: Final[dict[str, str]] = {
 }
 _UID_FIELDS: Final = frozenset({"00080016", "00080018", "0020000D", "0020000E"})
 _JAVA_DATE: Final = {
-    "yyyy": "%Y",
-    "yy": "%y",
-    "MM": "%m",
-    "dd": "%d",
-    "HH": "%H",
-    "mm": "%M",
-    "ss": "%S",
+    "yyyy": "{0.year:04}",
+    "yy": "{0:%y}",
+    "MM": "{0.month:02}",
+    "dd": "{0.day:02}",
+    "HH": "{0.hour:02}",
+    "mm": "{0.minute:02}",
+    "ss": "{0.second:02}",
 }
 _JAVA_TOKEN = re.compile(r"yyyy|yy|MM|dd|HH|mm|ss|[A-Za-z]+|[^A-Za-z]+")
 
 
-@lru_cache(maxsize=1024)
 def java_string_hash(text: str) -> str:
     """Return the 32-bit hash of ``java.lang.String`` as 8 upper-case hexadecimal digits."""
-    value = 0
+    # UIDs of one series begin alike.
+    beginning, dot, end = text.rpartition(".")
+    return f"{_hashed(end, _hash_of_beginning(beginning + dot)):08X}"
+
+
+@lru_cache(maxsize=1024)
+def _hash_of_beginning(text: str) -> int:
+    return _hashed(text, 0)
+
+
+def _hashed(text: str, value: int) -> int:
+    """Return the hash of what has the hash `value`, and `text` after it."""
     for character in text:
         value = (31 * value + ord(character)) & 0xFFFFFFFF
-    return f"{value:08X}"
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,7 @@ class PathFormat:
         InvalidValueError
             When a UID is not a UID or the result is not a path below the root.
         """
-        path = "".join(piece(attributes, now) for piece in self.pieces)
+        path = "".join([piece(attributes, now) for piece in self.pieces])
         return check_path(path)
 
 
@@ -109,11 +121,11 @@ def check_path(path: str) -> str:
     InvalidValueError
         When a part is empty, too long, ``.`` or ``..``, starts with a dot or has other characters.
     """
-    for part in path.split("/"):
-        if part.startswith(".") or not _SAFE_PART.fullmatch(part):
-            msg = f"storage path {path[:200]!r} has the unusable part {part[:80]!r}"
-            raise InvalidValueError(msg)
-    return path
+    if _SAFE_PATH.fullmatch(path):
+        return path
+    unusable = next(part for part in path.split("/") if not _SAFE_PART.fullmatch(part))
+    msg = f"storage path {path[:200]!r} has the unusable part {unusable[:80]!r}"
+    raise InvalidValueError(msg)
 
 
 def with_random_name(path: str) -> str:
@@ -130,21 +142,26 @@ def _literal(text: str) -> Callable[[ObjectAttributes, datetime], str]:
 def _piece(piece: str, text: str) -> Callable[[ObjectAttributes, datetime], str]:
     key, _, parameters = piece.partition(",")
     if key == "now" and parameters.startswith("date,"):
-        pattern = _date_pattern(parameters.removeprefix("date,"), text)
-        return lambda _attributes, now: now.strftime(pattern)
+        dated = _date_pattern(parameters.removeprefix("date,"), text).format
+        return lambda _attributes, now: dated(now)
     if key == "rnd":
         return lambda _attributes, _now: secrets.token_hex(4).upper()
     convert = _CONVERSIONS.get(parameters)
-    if key.upper() not in _FIELDS or convert is None:
+    tag = key.upper()
+    if tag not in _FIELDS or convert is None:
         msg = f"dcmStoragePathFormat {text!r}: {{{piece}}} is not supported"
         raise InvalidValueError(msg)
-    return lambda attributes, _now: convert(_value(attributes, key.upper()))
-
-
-def _value(attributes: ObjectAttributes, tag: str) -> str:
     name = _FIELDS[tag]
-    value = str(getattr(attributes, name) or "")
-    return check_uid(value, name) if tag in _UID_FIELDS else value
+    value_of = attrgetter(name)
+    if tag not in _UID_FIELDS:
+        return lambda attributes, _now: convert(value_of(attributes) or "")
+
+    def converted(uid: str) -> str:
+        return convert(check_uid(uid, name))
+
+    # The other ones are the same for all objects of a series.
+    of_uid = converted if name == "sop_instance_uid" else lru_cache(maxsize=128)(converted)
+    return lambda attributes, _now: of_uid(value_of(attributes))
 
 
 def _date_pattern(java: str, text: str) -> str:
@@ -153,7 +170,7 @@ def _date_pattern(java: str, text: str) -> str:
     if unknown:
         msg = f"dcmStoragePathFormat {text!r}: date letters {unknown[0]!r} are not supported"
         raise InvalidValueError(msg)
-    return "".join(_JAVA_DATE.get(token, token.replace("%", "%%")) for token in tokens)
+    return "".join(_JAVA_DATE.get(token, token) for token in tokens)
 
 
 def _cleaned(value: str) -> str:
