@@ -34,11 +34,12 @@ _own_values = attrgetter(*_OWN, "number_of_frames")
 
 @dataclass(frozen=True, slots=True)
 class SeriesRows:
-    """Primary keys of a series, its study and its patient."""
+    """Primary keys of a series, its study and its patient; the Patient ID of that one."""
 
     series_pk: int
     study_pk: int
     patient_pk: int
+    patient_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,14 @@ class CommonParameters:
         Retrieve AE titles and availability.
     announcements
         What is announced of the object, None for nothing.
+    patient_conflict
+        The objects name another patient than the one to whom the study belongs.
     """
 
     rows: tuple[bytes | None, ...]
     policy: tuple[bytes | None, ...]
     announcements: bytes | None
+    patient_conflict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +96,21 @@ def common_parameters(
 ) -> CommonParameters:
     """Return what objects of the series of `attributes` that are taken in alike have in common."""
     announcements = policy.announcements
+    patient_id = _text(attributes.patient_id)
     return CommonParameters(
         rows=(
             b"%d" % rows.series_pk,
             b"%d" % rows.study_pk,
             b"%d" % rows.patient_pk,
-            _text(attributes.patient_id),
+            patient_id,
             _text(attributes.study_instance_uid),
             _text(attributes.series_instance_uid),
         ),
         policy=(_array(policy.retrieve_aets), _text(policy.availability)),
         announcements=None if announcements is None else _json(asdict(announcements)),
+        patient_conflict=(
+            patient_id is not None and rows.patient_id.encode() not in {b"", patient_id}
+        ),
     )
 
 
@@ -122,7 +130,7 @@ class KnownSeriesWriter:
     def __init__(self, ledger: Ledger, max_connections: int = 8) -> None:
         self._statement = PipelinedStatement(
             ledger.connect,
-            _numbered(load_queries("objects")["store_in_series"]),
+            _numbered(load_queries("objects")["index_in_series"]),
             max_connections=max_connections,
         )
 
@@ -134,7 +142,7 @@ class KnownSeriesWriter:
         LedgerUnavailableError
             When PostgreSQL cannot be reached; nothing was done.
         """
-        return Writing(self._statement.send(_parameters(common, own)))
+        return self.send_all([(common, own)])
 
     def send_all(self, objects: Sequence[tuple[CommonParameters, Particulars]]) -> "Writing":
         """Begin to index several objects, all or nothing; see `send`.
@@ -144,7 +152,8 @@ class KnownSeriesWriter:
         LedgerUnavailableError
             When PostgreSQL cannot be reached; nothing was done.
         """
-        return Writing(self._statement.send(*(_parameters(*each) for each in objects)))
+        running = self._statement.send(*(_parameters(*each) for each in objects))
+        return Writing(running, [common for common, _ in objects])
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -154,8 +163,9 @@ class KnownSeriesWriter:
 class Writing:
     """Objects that are being indexed; one of the methods has to be called."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, commons: Sequence[CommonParameters]) -> None:
         self._running = running
+        self._commons = commons
 
     def commit(self) -> StoreResult | None:
         """Commit; None when nothing was done because the object is not a plain one of that series.
@@ -205,26 +215,24 @@ class Writing:
             As for `commit_all`.
         """
         rows = self._running.results()
-        return None if rows is None else [_result(each) for each in rows]
+        return None if rows is None else list(map(_result, rows, self._commons))
 
     def wait(self) -> list[StoreResult | None]:
         """Return the `results` once they are known."""
-        return [_result(each) for each in self._running.wait()]
+        return list(map(_result, self._running.wait(), self._commons))
 
     def give_up(self) -> None:
         """Roll back."""
         self._running.give_up()
 
 
-def _result(rows: Sequence[Row]) -> StoreResult | None:
-    if not rows:
+def _result(rows: Sequence[Row], common: CommonParameters) -> StoreResult | None:
+    ((done,),) = rows
+    if done is None:
         return None
-    pk, staged, conflict = rows[0]
+    pk, staged = map(int, done.strip(b"{}").split(b","))
     return StoreResult(
-        StoreKind.STORED,
-        int(pk or 0),
-        staged_tasks=int(staged or 0),
-        patient_conflict=conflict == b"t",
+        StoreKind.STORED, pk, staged_tasks=staged, patient_conflict=common.patient_conflict
     )
 
 

@@ -3,8 +3,8 @@
 A statement sent in libpq's pipeline mode runs at once, and its transaction stays open until a
 synchronisation point is sent: that commits. So the caller can make a file durable in between, and
 the row of a file is never committed before the file is durable. Each statement has a connection
-of its own as long as it runs; a connection whose statement was given up is closed, which makes
-PostgreSQL roll back.
+of its own as long as it runs; a connection whose statement failed or was given up is closed, which
+makes PostgreSQL roll back and let go whatever the session holds.
 """
 
 import select
@@ -178,7 +178,7 @@ class Running:
         try:
             return step()
         except BaseException:
-            self._release(self._lane, usable=self._lane.is_usable)
+            self._release(self._lane, usable=False)
             with translated_errors():
                 raise
 
@@ -196,13 +196,6 @@ class _Lane:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether the connection stands and waits for a statement."""
-        return self._pgconn.status == pq.ConnStatus.OK and (
-            self._pgconn.transaction_status == pq.TransactionStatus.IDLE
-        )
 
     def is_silent(self) -> bool:
         """Tell whether nothing came in: an idle connection is silent unless it ended."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from archive.errors import LedgerConflictError, LedgerUnavailableError
+from archive.errors import LedgerConflictError, LedgerError, LedgerUnavailableError
 from archive.ledger import known_series, objects, tasks
 from archive.ledger.connection import Ledger
 from archive.ledger.known_series import KnownSeriesWriter, Particulars, Writing
@@ -42,6 +42,10 @@ SELECT i.series_fk, i.sop_class_uid, i.instance_number, i.content_date, i.conten
        i.availability, i.calling_aet, i.called_aet, i.attributes, i.coercions, l.storage_id,
        l.transfer_syntax_uid, l.object_size, l.dataset_offset
 FROM instance i JOIN location l ON l.instance_fk = i.pk ORDER BY i.sop_instance_uid
+"""
+ADVISORY = """
+SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE l.locktype = 'advisory' AND d.datname = current_database()
 """
 
 
@@ -259,20 +263,58 @@ def test_claim_waits_for_an_object_that_is_joining(way: Way) -> None:
     assert rows(way.ledger, "SELECT FROM task WHERE status = 'SCHEDULED'") == []
 
 
-def test_object_that_comes_while_its_task_is_claimed_is_not_left_out(way: Way) -> None:
-    """It waits for the claim, learns that the task is gone, and goes the long way."""
+@pytest.mark.parametrize("due_in_s", [0.0, 60.0])
+def test_object_that_comes_while_its_task_is_claimed_is_not_left_out(
+    way: Way, due_in_s: float
+) -> None:
+    """It waits for the claim, learns that the task is gone, and stages another one."""
     way.short(1, [intent()])
     with way.ledger.transaction() as tx:
         (hint,) = tasks.dispatch(tx, DEVICE, "Export", 9)
     with way.ledger.transaction() as claiming:
         assert tasks.claim(claiming, hint, worker="w", lease_s=60) is not None
+        writing = way.begin(2, [intent(due_in_s=due_in_s)])
+        _locked(way.ledger, None)()
+    result = writing.commit()
+    assert result is not None
+    assert result.staged_tasks == 1
+    assert len(rows(way.ledger, "SELECT FROM task WHERE status = 'SCHEDULED'")) == 1
+    assert rows(way.ledger, ADVISORY) == []
+
+
+def test_error_leaves_no_lock_behind(way: Way) -> None:
+    """The advisory lock is the session's for a moment, which therefore ends with an error."""
+    way.short(1, [intent()])
+    with way.ledger.transaction() as tx:
+        (hint,) = tasks.dispatch(tx, DEVICE, "Export", 9)
+    with way.ledger.transaction() as tx:
+        tx.execute("LOCK task")
         writing = way.begin(2, [intent()])
         _locked(way.ledger, None)()
-    with pytest.raises(LedgerConflictError):
-        writing.commit()
-    way.long(2, [intent()])
-    assert len(rows(way.ledger, "SELECT FROM task WHERE status = 'SCHEDULED'")) == 1
-    assert way.short(3) is not None, "the connection can be used again"
+        assert len(tx.execute(ADVISORY).fetchall()) == 1
+        tx.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with pytest.raises(LedgerError):
+            writing.commit()
+        _await(way.ledger, f"NOT EXISTS ({ADVISORY})")
+    with way.ledger.statement() as tx:
+        assert tasks.claim(tx, hint, worker="w", lease_s=60) is not None
+    assert way.short(3) is not None, "on another connection"
+
+
+def test_object_of_another_patient_is_told(way: Way) -> None:
+    other = replace(FIRST, patient_id="P2")
+    with way.ledger.statement() as tx:
+        found = known_series.series_rows(tx, "1.2.3", "1.2.3.1")
+    assert found is not None
+    for sent, conflict in ((FIRST, False), (other, True), (replace(FIRST, patient_id=None), False)):
+        assert known_series.common_parameters(found, sent, POLICY).patient_conflict is conflict
+    way.common = known_series.common_parameters(found, other, POLICY)
+    result = way.short(1)
+    assert result is not None
+    assert result.patient_conflict
 
 
 def test_objects_of_many_threads_and_a_worker(way: Way) -> None:

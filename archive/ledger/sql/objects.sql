@@ -4,15 +4,14 @@ SELECT kind, instance_pk, obsolete, staged, patient_conflict
 FROM store_object(%(attributes)s::jsonb, %(file)s::jsonb, %(reception)s::jsonb, %(policy)s::jsonb, %(intents)s::jsonb);
 
 -- series_rows --
--- The rows of a series, of its study and of its patient.
-SELECT s.pk, t.pk, t.patient_fk
-FROM study t JOIN series s ON s.study_fk = t.pk
+-- The rows of a series, of its study and of its patient, whose Patient ID never changes.
+SELECT s.pk, t.pk, q.pk, q.patient_id
+FROM study t JOIN series s ON s.study_fk = t.pk JOIN patient q ON q.pk = t.patient_fk
 WHERE t.study_instance_uid = %(study)s AND s.series_instance_uid = %(series)s;
 
--- store_in_series --
+-- index_in_series --
 -- Index a new object of a known series; see the function of that name.
-SELECT instance_pk, staged, patient_conflict
-FROM store_in_series(%(series_pk)s, %(study_pk)s, %(patient_pk)s, %(patient_id)s, %(study_instance_uid)s,
+SELECT index_in_series(%(series_pk)s, %(study_pk)s, %(patient_pk)s, %(patient_id)s, %(study_instance_uid)s,
     %(series_instance_uid)s, %(sop_class_uid)s, %(sop_instance_uid)s, %(instance_number)s, %(content_date)s,
     %(content_time)s, %(number_of_frames)s, %(rows)s, %(columns)s, %(further)s, %(retrieve_aets)s, %(availability)s,
     %(calling_aet)s, %(called_aet)s, %(storage_id)s, %(storage_path)s, %(transfer_syntax_uid)s, %(object_size)s,
