@@ -19,11 +19,14 @@ from archive.errors import (
 )
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.base import IncomingFile
-from archive.storage.directories import device_of, file_system_of, has_one_journal
+from archive.storage.directories import Names, device_of, file_system_of, names_on
 from archive.storage.filesystem import FileStorage, root_of
 from archive.storage.incoming import BUFFERED_BYTES
+from archive.storage.marks import INCOMING, claim_name
 from archive.storage.part10 import FileMeta, encode_file_header
+from archive.storage.sweeping import SweepReport
 from archive.storage.verification import Thoroughness, verify_file
+from tests.fix_objects import is_idle_mark, stored_files
 from tests.fix_process import wait_until
 
 TS = "1.2.840.10008.1.2.1"
@@ -55,8 +58,11 @@ def store(storage: FileStorage, data: bytes = b"data set") -> StoredFile:
 
 
 def everything(storage: FileStorage) -> list[str]:
-    root = storage.root
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return [str(path.relative_to(storage.root)) for path in stored_files(storage.root)]
+
+
+def idle_marks(storage: FileStorage) -> list[Path]:
+    return list(filter(is_idle_mark, (storage.root / INCOMING).iterdir()))
 
 
 def nothing_known(_paths: Sequence[str]) -> set[str]:
@@ -114,7 +120,7 @@ def test_file_system_of_a_device(tmp_path: Path) -> None:
     other = f"36 35 0:{device} / / rw - ext4 /dev/x rw"
     assert file_system_of(device, f"{other}\n{line}\n") == "xfs"
     assert not file_system_of(device, other)
-    assert not has_one_journal(Path("/proc"))
+    assert names_on(Path("/proc")) is Names.ONE_BY_ONE
 
 
 def test_a_taken_path_is_never_overwritten(storage: FileStorage) -> None:
@@ -143,14 +149,57 @@ def test_sweep_confirms_or_removes(storage: FileStorage) -> None:
     assert storage.sweep(nothing_known, 0).removed == ()
 
 
-def test_sweep_reports_a_known_file_that_is_gone(storage: FileStorage) -> None:
+@pytest.mark.parametrize("size", [1, BUFFERED_BYTES + 1])
+def test_sweep_reports_a_known_file_that_is_gone(storage: FileStorage, size: int) -> None:
     incoming = storage.create(HEADER, TS)
+    incoming.write(bytes(size))
     stored = incoming.commit(OBJECT)
     incoming.leave()
     storage.delete(stored.storage_path)
-    report = storage.sweep(set, 0)
-    assert report.missing == (stored.storage_path,)
-    assert len(everything(storage)) == 1, "the mark, which still has the bytes, stays"
+    assert storage.sweep(set, 0).missing == (stored.storage_path,)
+    marks = everything(storage)
+    assert len(marks) == (size > BUFFERED_BYTES), "only a mark that still has the bytes stays"
+
+
+def test_a_mark_never_takes_the_file_of_another_process(storage: FileStorage) -> None:
+    stale = storage.create(HEADER, TS)
+    path = stale.commit(OBJECT).storage_path
+    stale.leave()
+    storage.delete(path)
+    other = storage.create(HEADER, TS)
+    assert other.commit(OBJECT).storage_path == path
+    assert storage.sweep(nothing_known, 0) == SweepReport(), "it is in use"
+    other.settle()
+    assert storage.sweep(set, 0).confirmed == (path,)
+    assert everything(storage) == [path]
+
+
+def test_marks_of_an_older_version(storage: FileStorage) -> None:
+    """Each is the file itself under a second name."""
+    stored = store(storage)
+    final = storage.local_path(stored.storage_path)
+    orphan = final.with_name("ORPHAN")
+    path = str(orphan.relative_to(storage.root))
+    for file, marked in ((orphan, path), (final, stored.storage_path)):
+        file.write_bytes(b"object")
+        (storage.root / INCOMING / claim_name("77-ab", marked)).hardlink_to(file)
+    taken = storage.root / INCOMING / claim_name("77-cd", stored.storage_path)
+    taken.write_bytes(b"another object, whose path was taken")
+    report = storage.sweep(lambda paths: {stored.storage_path} & set(paths), 0)
+    assert report.removed == (path,)
+    assert everything(storage) == [stored.storage_path]
+
+
+def test_marks_are_used_again(storage: FileStorage) -> None:
+    store(storage)
+    (mark,) = idle_marks(storage)
+    store(storage)
+    assert idle_marks(storage) == [mark]
+    assert storage.sweep(nothing_known, 0) == SweepReport()
+    mark.unlink()
+    store(storage)
+    (other,) = idle_marks(storage)
+    assert other != mark
 
 
 CHILD = """
