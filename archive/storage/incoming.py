@@ -18,7 +18,7 @@ from archive.errors import StorageError, StorageFullError
 from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.directories import DurableDirectories, Names, sync_directory
-from archive.storage.following import FOLLOWED_BYTES, Follower, start_writeback
+from archive.storage.long_files import LONG_BYTES, LongWriter, aligned, start_writeback
 from archive.storage.marks import INCOMING, Mark, Marks, create_owned, remove
 from archive.storage.path_format import PathFormat, with_random_name
 
@@ -81,33 +81,35 @@ class IncomingLocalFile:
         self._header = file_header
         self._offset = len(file_header)
         self._buffered: list[bytes] = []
-        self._follower: Follower | None = None
+        self._writer: LongWriter | None = None
         self._is_long = False
         self._is_durable = False
         self.dataset_length = 0
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append a piece of the encoded data set."""
+        if self._writer is None and self._mark and self.dataset_length >= LONG_BYTES:
+            self._writer = self._begun(self._mark)
         self.dataset_length += len(fragment)
-        if self._follower is not None:
-            self._append(fragment)
-            self._follower.advance(self._offset + self.dataset_length)
+        if self._writer is not None:
+            try:
+                self._writer.write(fragment)
+            except OSError as error:
+                raise self._translated(error, doing="write") from error
             return
         self._digest.update(fragment)
-        if self._descriptor >= 0:
-            self._append(fragment)
-            if self.dataset_length >= FOLLOWED_BYTES:
-                position = self._offset + self.dataset_length
-                self._follower = Follower(self._descriptor, self._digest, position)
-        elif self.dataset_length <= BUFFERED_BYTES:
+        if self._descriptor < 0 and self.dataset_length <= BUFFERED_BYTES:
             self._buffered.append(bytes(fragment))
-        else:
+            return
+        if self._descriptor < 0:
             self._begin_long()
-            self._append(fragment)
+        self._append(fragment)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of the data set written so far, from `offset` on."""
         if self._descriptor >= 0:
+            if offset + size > LONG_BYTES:
+                self._catch_up()
             return os.pread(self._descriptor, size, self._offset + offset)
         if len(self._buffered) > 1:
             self._buffered = [b"".join(self._buffered)]
@@ -115,8 +117,8 @@ class IncomingLocalFile:
 
     def place(self, attributes: ObjectAttributes) -> StoredFile:
         """Give the file its final path, in doubt and not durable yet."""
+        self._catch_up()
         try:
-            self._catch_up()
             path = self._placed(attributes)
         except OSError as error:
             raise self._translated(error, doing="make the file") from error
@@ -131,7 +133,7 @@ class IncomingLocalFile:
 
     def start_sync(self) -> None:
         """Let the kernel begin to make the placed file durable."""
-        start_writeback(self._descriptor, 0, 0)
+        start_writeback(self._descriptor)
 
     def sync(self) -> None:
         """Make the placed file durable, if it is not yet."""
@@ -242,11 +244,24 @@ class IncomingLocalFile:
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
 
+    def _begun(self, mark: Mark) -> LongWriter:
+        """Return the writer of the rest of a long file."""
+        end = self._offset + self.dataset_length
+        try:
+            start_writeback(self._descriptor)
+            before = os.pread(self._descriptor, end - aligned(end), aligned(end))
+            return LongWriter(mark.path, self._digest, end, before=before)
+        except OSError as error:
+            raise self._translated(error, doing="write") from error
+
     def _catch_up(self) -> None:
-        """Wait for the follower, if there is one."""
-        follower, self._follower = self._follower, None
-        if follower is not None:
-            follower.finish()
+        """Wait for the writer, if there is one."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.finish()
+            except OSError as error:
+                raise self._translated(error, doing="write") from error
 
     def _close(self) -> None:
         """Close the file; its mark marks nothing any more, and goes if it is the file itself."""
@@ -260,7 +275,7 @@ class IncomingLocalFile:
 
     def _given_up(self) -> tuple[Mark | None, int]:
         """Forget mark and file; return them, the file as -1 when the mark is the file itself."""
-        with contextlib.suppress(OSError):  # of no use any more
+        with contextlib.suppress(StorageError):  # of no use any more
             self._catch_up()
         mark, descriptor = self._mark, self._descriptor
         self._mark, self._descriptor, self._path = None, -1, None

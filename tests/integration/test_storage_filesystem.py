@@ -1,8 +1,10 @@
 """Files of a storage: durable when committed, in doubt until settled, swept after a crash."""
 
 import hashlib
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from archive.storage.base import IncomingFile
 from archive.storage.directories import Names, device_of, file_system_of, names_on
 from archive.storage.filesystem import FileStorage, root_of
 from archive.storage.incoming import BUFFERED_BYTES
+from archive.storage.long_files import LONG_BYTES, LongWriter, aligned
 from archive.storage.marks import INCOMING, claim_name
 from archive.storage.part10 import FileMeta, encode_file_header
 from archive.storage.sweeping import SweepReport
@@ -100,18 +103,47 @@ def test_abort_leaves_nothing(storage: FileStorage, when: str) -> None:
     assert everything(storage) == []
 
 
-def test_a_long_object(storage: FileStorage) -> None:
-    pieces = [bytes([number]) * (BUFFERED_BYTES // 2) for number in range(50)]
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize("count", [5, 50, 100])
+def test_a_long_object(storage: FileStorage, count: int, is_read: bool) -> None:
+    pieces = [bytes([number]) * (BUFFERED_BYTES // 2 + 1) for number in range(count)]
     incoming = storage.create(HEADER, TS)
     for number, piece in enumerate(pieces):
         incoming.write(piece)
         end = (number + 1) * len(piece)
-        assert incoming.read(end - 3, 99) == piece[:3]
+        assert incoming.read(5, 3) == pieces[0][:3]
+        assert not is_read or incoming.read(end - 3, 99) == piece[:3]
         assert len(everything(storage)) == (end > BUFFERED_BYTES)
     stored = incoming.commit(OBJECT)
     incoming.settle()
     assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
     assert stored.digest == f"blake3:{blake3(b''.join(pieces)).hexdigest()}"
+    verify_file(storage, stored, Thoroughness.CHECKSUM)
+
+
+def test_a_long_object_that_is_given_up(storage: FileStorage) -> None:
+    incoming = storage.create(HEADER, TS)
+    for _ in range(3):
+        incoming.write(bytes(LONG_BYTES))
+    incoming.abort()
+    incoming.abort()
+    assert everything(storage) == []
+    assert not any(thread.name == "storage-writer" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("size", [1, 4096, 4097, 10 * LONG_BYTES + 11])
+@pytest.mark.parametrize("begin", [0, 1, 4095, 4096, 4500])
+def test_positions_of_a_long_writer(tmp_path: Path, begin: int, size: int) -> None:
+    data = os.urandom(begin + size)
+    (tmp_path / "file").write_bytes(data[:begin])
+    digest = blake3(data[:begin])
+    before = data[aligned(begin) : begin]
+    writer = LongWriter(str(tmp_path / "file"), digest, begin, before=before)
+    for start in range(begin, len(data), 70_001):
+        writer.write(data[start : start + 70_001])
+    writer.finish()
+    assert (tmp_path / "file").read_bytes() == data
+    assert digest.hexdigest() == blake3(data).hexdigest()
 
 
 def test_file_system_of_a_device(tmp_path: Path) -> None:
@@ -237,16 +269,17 @@ def test_files_of_a_living_process_are_left_alone(tmp_path: Path, committed: boo
 
 
 def fill(incoming: IncomingFile, size: int) -> None:
-    incoming.write(bytes(size))
+    for _ in range(size // 50_000 + 1):
+        incoming.write(bytes(50_000))
     incoming.commit(OBJECT)
 
 
-@pytest.mark.parametrize("size", [100_000, BUFFERED_BYTES + 1])
+@pytest.mark.parametrize("size", [100_000, BUFFERED_BYTES + 1, 5 * LONG_BYTES])
 def test_full_disk(tmp_path: Path, size: int) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "tmpfs", str(mount)], check=False
     )
     if done.returncode != 0:
         pytest.skip("a small file system cannot be mounted here (needs root)")
@@ -258,7 +291,7 @@ def test_full_disk(tmp_path: Path, size: int) -> None:
         incoming.abort()
         assert everything(storage) == []
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # marks are kept open
 
 
 def test_not_mounted_and_read_only(tmp_path: Path) -> None:
