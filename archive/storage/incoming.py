@@ -25,8 +25,11 @@ from archive.storage.path_format import PathFormat, with_random_name
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ATTEMPTS: Final = 8
 
-BUFFERED_BYTES: Final = 1 << 17
+BUFFERED_BYTES: Final = 1 << 20
 """Longest data set that is kept in memory until it is complete, bytes."""
+
+_MOST_PIECES: Final = 512
+"""In which it is kept: as many as one system call writes, and no more objects than that."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class IncomingLocalFile:
         self._digest.update(fragment)
         if self._descriptor < 0 and self.dataset_length <= BUFFERED_BYTES:
             self._buffered.append(bytes(fragment))
+            if len(self._buffered) == _MOST_PIECES:
+                self._join()
             return
         if self._descriptor < 0:
             self._begin_long()
@@ -111,8 +116,8 @@ class IncomingLocalFile:
             if offset + size > LONG_BYTES:
                 self._catch_up()
             return os.pread(self._descriptor, size, self._offset + offset)
-        if len(self._buffered) > 1:
-            self._buffered = [b"".join(self._buffered)]
+        if self._buffered and offset + size > len(self._buffered[0]):
+            self._join()
         return self._buffered[0][offset : offset + size] if self._buffered else b""
 
     def place(self, attributes: ObjectAttributes) -> StoredFile:
@@ -190,8 +195,21 @@ class IncomingLocalFile:
             raise self._translated(error, doing="make a file") from error
         self._descriptor = self._mark.descriptor
         self._is_long = True
-        self._append(b"".join((self._header, *self._buffered)))
+        self._write_buffered()
+
+    def _write_buffered(self) -> None:
+        """Begin the file with what was kept in memory."""
+        pieces = (self._header, *self._buffered)
+        try:
+            written = os.writev(self._descriptor, pieces)
+        except OSError as error:
+            raise self._translated(error, doing="write") from error
+        if written < sum(map(len, pieces)):
+            self._append(b"".join(pieces)[written:])
         self._buffered.clear()
+
+    def _join(self) -> None:
+        self._buffered = [b"".join(self._buffered)]
 
     def _append(self, data: bytes | memoryview) -> None:
         try:
@@ -238,8 +256,7 @@ class IncomingLocalFile:
             return
         self._descriptor = create_owned(final)
         self._path = path
-        self._append(b"".join((self._header, *self._buffered)))
-        self._buffered.clear()
+        self._write_buffered()
 
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)

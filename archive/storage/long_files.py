@@ -63,7 +63,7 @@ class LongWriter:
         self._full: SimpleQueue[tuple[mmap.mmap, int] | None] = SimpleQueue()
         self._descriptor = _opened(path)
         for _ in range(_BLOCKS):
-            self._free.put(_idle.pop() if _idle else mmap.mmap(-1, _BLOCK))
+            self._free.put(_some_block())
         self._block = self._free.get()
         self._block[: len(before)] = before
         self._filled = len(before)
@@ -143,6 +143,13 @@ class LongWriter:
                 raise
             _set_direct(self._descriptor, 0)
             return os.pwrite(self._descriptor, data, position)
+
+
+def _some_block() -> mmap.mmap:
+    try:
+        return _idle.pop()
+    except IndexError:
+        return mmap.mmap(-1, _BLOCK)
 
 
 def _opened(path: str) -> int:

@@ -103,6 +103,19 @@ def test_abort_leaves_nothing(storage: FileStorage, when: str) -> None:
     assert everything(storage) == []
 
 
+@pytest.mark.parametrize("count", [1, 511, 512, 2000])
+def test_many_small_pieces(storage: FileStorage, count: int) -> None:
+    pieces = [bytes([number % 251]) * 3 for number in range(count)]
+    incoming = storage.create(HEADER, TS)
+    for piece in pieces:
+        incoming.write(piece)
+    assert incoming.read(1, 1) == pieces[0][1:2]
+    assert incoming.read(3 * count - 2, 99) == b"".join(pieces)[-2:]
+    stored = incoming.commit(OBJECT)
+    incoming.settle()
+    assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
+
+
 @pytest.mark.parametrize("is_read", [True, False])
 @pytest.mark.parametrize("count", [5, 50, 100])
 def test_a_long_object(storage: FileStorage, count: int, is_read: bool) -> None:
