@@ -292,8 +292,9 @@ def test_stop_lets_a_running_object_finish(scp: Site, number: signal.Signals) ->
         peer.associate()
         dataset = small_dataset(SOP, pixels=BUFFERED_BYTES)
         peer.begin_store(SOP)
-        peer.send(encode_fragment(1, dataset[:100_000], control=0))
-        peer.send(encode_fragment(1, dataset[100_000:-50], control=0))
+        for start in range(0, len(dataset) - 50, 100_000):
+            piece = dataset[:-50][start : start + 100_000]
+            peer.send(encode_fragment(1, piece, control=0))
         wait_until(scp.files, what="the object to begin")
         process.send(number)
         assert idle.receive()[0] in {7, 0}
