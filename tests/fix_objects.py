@@ -10,6 +10,8 @@ from pydicom import Dataset, FileMetaDataset
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from archive.storage.marks import INCOMING
+
 BUNDLED = ("CT_small.dcm", "MR_small.dcm", "examples_palette.dcm", "JPEG2000.dcm")
 
 
@@ -19,6 +21,20 @@ class Study:
 
     study_instance_uid: str
     files: dict[str, Path]
+
+
+def stored_files(root: Path) -> list[Path]:
+    """Return every file on a storage, in-doubt and temporary ones included.
+
+    Marks that mark nothing, which are kept to be used again, are left out.
+    """
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return [path for path in files if not is_idle_mark(path)]
+
+
+def is_idle_mark(path: Path) -> bool:
+    """Tell whether a file on a storage is a mark that marks nothing."""
+    return path.parent.name == INCOMING and "@" not in path.name and not path.stat().st_size
 
 
 def bundled(name: str) -> Path:

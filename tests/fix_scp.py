@@ -20,6 +20,7 @@ from archive.configuration.ldif import parse_ldif
 from archive.ledger.connection import Ledger
 from scp.dimse import CommandElement, decode_command
 from scp.pdus import PduType, encode_command, encode_fragment
+from tests.fix_objects import stored_files
 from tests.fix_process import RunningProcess, free_port, start_process, wait_until
 from tests.fix_system import ARCHIVE, port_change
 
@@ -286,8 +287,7 @@ class Site:
 
     def files(self) -> list[Path]:
         """Return every file on the storage, in-doubt and temporary ones included."""
-        root = self.data / "fs1"
-        return sorted(path for path in root.rglob("*") if path.is_file())
+        return stored_files(self.data / "fs1")
 
     def log(self) -> str:
         """Return what all processes have said."""

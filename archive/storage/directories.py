@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,21 @@ _REMEMBERED: Final = 4096
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _BLOCK_DEVICES: Final = Path("/sys/dev/block")
 _JOURNALS: Final = Path("/proc/fs/jbd2")
+
+
+class Names(Enum):
+    """How names become durable on a file system."""
+
+    IN_ORDER = auto()
+    """One journal keeps all changes of names in one order (XFS, ext4): the fsync of a file makes
+    all names durable that were given before, without an fsync of their directories."""
+
+    OF_NEW_FILES = auto()
+    """The fsync of a new file syncs its directory too, and nothing else (ext4 without a journal,
+    which promises nothing about the order of names: it has to be checked after a power loss)."""
+
+    ONE_BY_ONE = auto()
+    """Nothing is known: each directory has to be synced."""
 
 
 class DurableDirectories:
@@ -35,16 +51,23 @@ class DurableDirectories:
                     break
         directory.mkdir(parents=True, exist_ok=True)
 
-    def sync(self, directory: str) -> None:
+    @cached_property
+    def names(self) -> Names:
+        """How names below the root become durable."""
+        return names_on(self._root)
+
+    def sync(self, directory: str, *, is_new: bool) -> None:
         """Make the entries of `directory` durable, and the way to it the first time.
 
         Parameters
         ----------
         directory
             Path of a directory below the root, or the root; its newest entry was synced itself.
+        is_new
+            Whether that was made there, so that it has no other name.
         """
         if directory in self._known:
-            if not self._entries_come_with_files:
+            if self.names is Names.ONE_BY_ONE or (self.names is Names.OF_NEW_FILES and not is_new):
                 sync_directory(directory)
             return
         sync_directory(directory)
@@ -53,10 +76,6 @@ class DurableDirectories:
             sync_directory(step.parent)
             step = step.parent
         self._remember(directory)
-
-    @cached_property
-    def _entries_come_with_files(self) -> bool:
-        return has_one_journal(self._root)
 
     def _remember(self, directory: str) -> None:
         with self._lock:
@@ -75,21 +94,17 @@ def sync_directory(directory: Path | str) -> None:
         os.close(descriptor)
 
 
-def has_one_journal(path: Path) -> bool:
-    """Tell whether `path` lies on a file system that keeps all changes of names in one order.
-
-    XFS and ext4 with a journal do: the fsync of a file there makes the names durable that the
-    file was given before, without an fsync of their directories. Of others it is not known.
-    """
+def names_on(path: Path) -> Names:
+    """Return how names become durable on the file system of `path`."""
     device = device_of(path)
     match file_system_of(device, _MOUNTS.read_text("utf-8")):
         case "xfs":
-            return True
+            return Names.IN_ORDER
         case "ext4":
             name = (_BLOCK_DEVICES / device).resolve().name
-            return any(_JOURNALS.glob(f"{name}-*"))
+            return Names.IN_ORDER if any(_JOURNALS.glob(f"{name}-*")) else Names.OF_NEW_FILES
         case _:
-            return False
+            return Names.ONE_BY_ONE
 
 
 def device_of(path: Path) -> str:

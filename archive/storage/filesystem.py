@@ -1,9 +1,6 @@
 """A storage that is a directory of this host (dcmURI ``file:``)."""
 
-import contextlib
-import os
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -16,8 +13,9 @@ from archive.errors import (
 )
 from archive.model.digests import DEFAULT_DIGEST, DIGESTS
 from archive.storage.directories import DurableDirectories
-from archive.storage.incoming import IncomingLocalFile, Layout, final_path_of, storage_error
-from archive.storage.locks import is_ownerless
+from archive.storage.incoming import IncomingLocalFile, Layout, storage_error
+from archive.storage.leftovers import Leftovers
+from archive.storage.marks import final_path_of
 from archive.storage.path_format import DEFAULT_PATH_FORMAT, PathFormat, check_path
 from archive.storage.sweeping import KnownPaths, SweepReport
 
@@ -130,57 +128,11 @@ class FileStorage:
         )
 
     def sweep(self, known: KnownPaths, older_than_s: float) -> SweepReport:
-        """Delete temporary files and files in doubt that have no row.
-
-        The files are held while they are judged, so that no other process judges them too.
-        """
-        with contextlib.ExitStack() as held:
-            try:
-                leftovers = {
-                    entry: final_path_of(entry.name) for entry in self._held(held, older_than_s)
-                }
-                paths = [path for path in leftovers.values() if path is not None]
-                return self._swept(leftovers, known(paths) if paths else set())
-            except OSError as error:
-                raise storage_error(self.storage_id, "sweep", error) from error
-
-    def _swept(self, leftovers: dict[Path, str | None], rows: set[str]) -> SweepReport:
-        removed: list[str] = []
-        confirmed: list[str] = []
-        missing: list[str] = []
-        for entry, path in leftovers.items():
-            if path is None:
-                removed.append(entry.name)
-            elif path not in rows:
-                self._remove_if_same(entry, path)
-                removed.append(path)
-            elif self.local_path(path).exists():
-                confirmed.append(path)
-            else:
-                missing.append(path)
-                continue
-            entry.unlink(missing_ok=True)
-        return SweepReport(tuple(removed), tuple(confirmed), tuple(missing))
-
-    def _remove_if_same(self, entry: Path, path: str) -> None:
-        """Delete `path` only if it is the file in doubt, not another one that took the path."""
-        final = self.local_path(path)
-        if final.exists() and final.samefile(entry):
-            final.unlink()
-
-    def _held(self, held: contextlib.ExitStack, older_than_s: float) -> Iterator[Path]:
-        """Yield the entries of ``.incoming`` without a living owner, locked until `held` ends."""
-        if not self._layout.incoming.is_dir():
-            return
-        for entry in list(self._layout.incoming.iterdir()):
-            try:
-                descriptor = os.open(entry, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            held.callback(os.close, descriptor)
-            age_s = self._clock.now().timestamp() - os.fstat(descriptor).st_mtime
-            if age_s >= older_than_s and is_ownerless(descriptor, age_s):
-                yield entry
+        """Delete temporary files and files in doubt that have no row."""
+        try:
+            return Leftovers(self.root, self._clock, older_than_s).sweep(known)
+        except OSError as error:
+            raise storage_error(self.storage_id, "sweep", error) from error
 
 
 def root_of(uri: str, data_dir: Path) -> Path:

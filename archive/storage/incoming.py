@@ -1,35 +1,35 @@
-"""A file of a local storage while it is being received, and the mark that it is in doubt.
+"""A file of a local storage while it is being received.
 
-Names in ``.incoming``: ``<id>`` while a long data set arrives, ``<id>@<final path, quoted>`` from
-before the file also has its final path until `settle`. The open descriptor is locked throughout,
-so that a sweep by another process knows that the file has an owner.
+A short data set is kept in memory until its final path is known and marked; then the file is made
+there. A long one is written to a file in ``.incoming`` that becomes its own mark when it gets its
+final path besides (`archive.storage.marks`). The descriptor of the file is locked until `settle`.
 """
 
 import contextlib
 import errno
 import os
-import secrets
-import urllib.parse
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from archive.clock import Clock
-from archive.errors import InvalidValueError, StorageError, StorageFullError
+from archive.errors import StorageError, StorageFullError
 from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
-from archive.storage.directories import DurableDirectories
-from archive.storage.following import FOLLOWED_BYTES, Follower, start_writeback
-from archive.storage.locks import own
-from archive.storage.path_format import PathFormat, check_path, with_random_name
+from archive.storage.directories import DurableDirectories, Names, sync_directory
+from archive.storage.long_files import LONG_BYTES, LongWriter, aligned, start_writeback
+from archive.storage.marks import INCOMING, Mark, Marks, create_owned, remove
+from archive.storage.path_format import PathFormat, with_random_name
 
-INCOMING: Final = ".incoming"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ATTEMPTS: Final = 8
 
-BUFFERED_BYTES: Final = 1 << 17
+BUFFERED_BYTES: Final = 1 << 20
 """Longest data set that is kept in memory until it is complete, bytes."""
+
+_MOST_PIECES: Final = 512
+"""In which it is kept: as many as one system call writes, and no more objects than that."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Layout:
         return str(self.root)
 
     @cached_property
-    def incoming_text(self) -> str:
-        """The same of `incoming`."""
-        return str(self.incoming)
+    def marks(self) -> Marks:
+        """The marks of this process."""
+        return Marks(self.incoming)
 
 
 def storage_error(storage_id: str, doing: str, error: OSError) -> StorageError:
@@ -67,75 +67,64 @@ def storage_error(storage_id: str, doing: str, error: OSError) -> StorageError:
     return StorageError(f"{text}; check the file system, senders will try again")
 
 
-def claim_name(temporary_name: str, path: str) -> str:
-    """Return the name that marks `temporary_name` as in doubt under its final `path`."""
-    return f"{temporary_name}@{urllib.parse.quote(path, safe='')}"
-
-
-def final_path_of(name: str) -> str | None:
-    """Return the final path that a name in ``.incoming`` tells, None for a temporary file."""
-    _, mark, quoted = name.partition("@")
-    if not mark:
-        return None
-    try:
-        return check_path(urllib.parse.unquote(quoted))
-    except InvalidValueError:
-        return None
-
-
 class IncomingLocalFile:
     """A file being received; see `archive.storage.base.IncomingFile`.
 
-    The first `BUFFERED_BYTES` stay in memory: a small object is written at once, under the name
-    that marks it, when its final path is known.
+    The first `BUFFERED_BYTES` stay in memory: a small object is written at once, when its final
+    path is known.
     """
 
     def __init__(self, layout: Layout, file_header: bytes, transfer_syntax_uid: str) -> None:
         self._layout = layout
         self._transfer_syntax_uid = transfer_syntax_uid
         self._digest = new_digest(layout.digest_algorithm)
-        self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._mark: Mark | None = None
         self._path: str | None = None
         self._descriptor = -1
         self._header = file_header
         self._offset = len(file_header)
         self._buffered: list[bytes] = []
-        self._follower: Follower | None = None
+        self._writer: LongWriter | None = None
+        self._is_long = False
         self._is_durable = False
         self.dataset_length = 0
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append a piece of the encoded data set."""
+        if self._writer is None and self._mark and self.dataset_length >= LONG_BYTES:
+            self._writer = self._begun(self._mark)
         self.dataset_length += len(fragment)
-        if self._follower is not None:
-            self._append(fragment)
-            self._follower.advance(self._offset + self.dataset_length)
+        if self._writer is not None:
+            try:
+                self._writer.write(fragment)
+            except OSError as error:
+                raise self._translated(error, doing="write") from error
             return
         self._digest.update(fragment)
-        if self._descriptor >= 0:
-            self._append(fragment)
-            if self.dataset_length >= FOLLOWED_BYTES:
-                position = self._offset + self.dataset_length
-                self._follower = Follower(self._descriptor, self._digest, position)
-        elif self.dataset_length <= BUFFERED_BYTES:
+        if self._descriptor < 0 and self.dataset_length <= BUFFERED_BYTES:
             self._buffered.append(bytes(fragment))
-        else:
-            self._open()
-            self._append(fragment)
+            if len(self._buffered) == _MOST_PIECES:
+                self._join()
+            return
+        if self._descriptor < 0:
+            self._begin_long()
+        self._append(fragment)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of the data set written so far, from `offset` on."""
         if self._descriptor >= 0:
+            if offset + size > LONG_BYTES:
+                self._catch_up()
             return os.pread(self._descriptor, size, self._offset + offset)
-        if len(self._buffered) > 1:
-            self._buffered = [b"".join(self._buffered)]
+        if self._buffered and offset + size > len(self._buffered[0]):
+            self._join()
         return self._buffered[0][offset : offset + size] if self._buffered else b""
 
     def place(self, attributes: ObjectAttributes) -> StoredFile:
         """Give the file its final path, in doubt and not durable yet."""
+        self._catch_up()
         try:
-            self._catch_up()
-            path = self._linked(attributes)
+            path = self._placed(attributes)
         except OSError as error:
             raise self._translated(error, doing="make the file") from error
         return StoredFile(
@@ -149,15 +138,18 @@ class IncomingLocalFile:
 
     def start_sync(self) -> None:
         """Let the kernel begin to make the placed file durable."""
-        start_writeback(self._descriptor, 0, 0)
+        start_writeback(self._descriptor)
 
     def sync(self) -> None:
         """Make the placed file durable, if it is not yet."""
         if self._is_durable:
             return
         try:
+            directories = self._layout.directories
+            if directories.names is Names.ONE_BY_ONE:
+                sync_directory(self._layout.incoming)  # the mark
             os.fsync(self._descriptor)
-            self._layout.directories.sync(self._directory)
+            directories.sync(self._directory, is_new=not self._is_long)
         except OSError as error:
             raise self._translated(error, doing="make the file durable") from error
         self._is_durable = True
@@ -170,22 +162,21 @@ class IncomingLocalFile:
 
     def settle(self) -> None:
         """Forget that the committed file is in doubt, after its row is committed."""
-        _remove(self._incoming_path())
-        self._path = None
         self._close()
 
     def leave(self) -> None:
         """Leave the file in doubt: nobody knows now whether its row was committed."""
-        self._close()
+        mark, descriptor = self._given_up()
+        if mark is not None:
+            mark.leave()
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def abort(self) -> None:
         """Remove the file, committed or not."""
         self._buffered.clear()
-        if self._descriptor < 0:
-            return
         if self._path is not None:
-            _remove(f"{self._layout.root_text}/{self._path}")
-        _remove(self._incoming_path())
+            remove(self._final_path(self._path))
         self._close()
 
     @property
@@ -193,32 +184,32 @@ class IncomingLocalFile:
         """The directory of the final path."""
         return f"{self._layout.root_text}/{self._path}".rpartition("/")[0]
 
-    def _incoming_path(self) -> str:
-        return f"{self._layout.incoming_text}/{self._name}"
+    def _final_path(self, path: str) -> str:
+        return f"{self._layout.root_text}/{path}"
 
-    def _open(self) -> None:
-        """Make the file in ``.incoming``, locked for as long as it is open, with what is there."""
+    def _begin_long(self) -> None:
+        """Write what is there to a file in ``.incoming``."""
         try:
-            self._descriptor = self._locked()
+            self._mark = self._layout.marks.make()
         except OSError as error:
             raise self._translated(error, doing="make a file") from error
-        self._append(b"".join((self._header, *self._buffered)))
+        self._descriptor = self._mark.descriptor
+        self._is_long = True
+        self._write_buffered()
+
+    def _write_buffered(self) -> None:
+        """Begin the file with what was kept in memory."""
+        pieces = (self._header, *self._buffered)
+        try:
+            written = os.writev(self._descriptor, pieces)
+        except OSError as error:
+            raise self._translated(error, doing="write") from error
+        if written < sum(map(len, pieces)):
+            self._append(b"".join(pieces)[written:])
         self._buffered.clear()
 
-    def _locked(self) -> int:
-        while True:
-            descriptor = self._created()
-            if own(descriptor):
-                return descriptor
-            os.close(descriptor)
-
-    def _created(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            return os.open(self._incoming_path(), flags, 0o640)
-        except FileNotFoundError:
-            self._layout.incoming.mkdir(parents=True, exist_ok=True)
-            return os.open(self._incoming_path(), flags, 0o640)
+    def _join(self) -> None:
+        self._buffered = [b"".join(self._buffered)]
 
     def _append(self, data: bytes | memoryview) -> None:
         try:
@@ -228,55 +219,81 @@ class IncomingLocalFile:
         except OSError as error:
             raise self._translated(error, doing="write") from error
 
-    def _linked(self, attributes: ObjectAttributes) -> str:
+    def _placed(self, attributes: ObjectAttributes) -> str:
         """Give the file its final path, another one when that is taken, and return it."""
         path = self._layout.path_format.expand(attributes, self._layout.clock.now())
         for _ in range(_ATTEMPTS):
             self._claim(path)
             try:
-                self._link(path)
+                self._make(path)
             except FileExistsError:
                 path = with_random_name(path)
             else:
-                self._path = path
                 return path
         msg = f"storage {self._layout.storage_id}: no free path near {path} in {_ATTEMPTS} attempts"
         raise StorageError(msg)
 
     def _claim(self, path: str) -> None:
-        """Mark the file as in doubt under `path`."""
-        old = self._incoming_path()
-        self._name = claim_name(self._name.partition("@")[0], path)
-        if self._descriptor < 0:
-            self._open()
+        """Mark `path` as in doubt."""
+        if self._mark is None:
+            self._mark = self._layout.marks.claim(path)
         else:
-            os.rename(old, self._incoming_path())  # noqa: PTH104 - for each object; see root_text
+            self._mark.claim(path)
 
-    def _link(self, path: str) -> None:
-        final = f"{self._layout.root_text}/{path}"
+    def _make(self, path: str) -> None:
+        """Make the file under `path`, and the directories on the way if need be."""
         try:
-            os.link(self._incoming_path(), final)
+            self._make_here(path)
         except FileNotFoundError:
-            self._layout.directories.make(Path(final).parent)
-            os.link(self._incoming_path(), final)
+            self._layout.directories.make(Path(self._final_path(path)).parent)
+            self._make_here(path)
+
+    def _make_here(self, path: str) -> None:
+        final = self._final_path(path)
+        if self._mark is not None and self._is_long:
+            os.link(self._mark.path, final)
+            self._path = path
+            return
+        self._descriptor = create_owned(final)
+        self._path = path
+        self._write_buffered()
 
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
 
+    def _begun(self, mark: Mark) -> LongWriter:
+        """Return the writer of the rest of a long file."""
+        end = self._offset + self.dataset_length
+        try:
+            start_writeback(self._descriptor)
+            before = os.pread(self._descriptor, end - aligned(end), aligned(end))
+            return LongWriter(mark.path, self._digest, end, before=before)
+        except OSError as error:
+            raise self._translated(error, doing="write") from error
+
     def _catch_up(self) -> None:
-        """Wait for the follower, if there is one."""
-        follower, self._follower = self._follower, None
-        if follower is not None:
-            follower.finish()
+        """Wait for the writer, if there is one."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.finish()
+            except OSError as error:
+                raise self._translated(error, doing="write") from error
 
     def _close(self) -> None:
-        if self._descriptor >= 0:
-            with contextlib.suppress(OSError):  # of no use any more
-                self._catch_up()
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close the file; its mark marks nothing any more, and goes if it is the file itself."""
+        mark, descriptor = self._given_up()
+        if descriptor >= 0:
+            os.close(descriptor)
+            if mark is not None:
+                self._layout.marks.give_back(mark)
+        elif mark is not None:
+            mark.remove()
 
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108 - for each object; see `Layout.root_text`
+    def _given_up(self) -> tuple[Mark | None, int]:
+        """Forget mark and file; return them, the file as -1 when the mark is the file itself."""
+        with contextlib.suppress(StorageError):  # of no use any more
+            self._catch_up()
+        mark, descriptor = self._mark, self._descriptor
+        self._mark, self._descriptor, self._path = None, -1, None
+        return mark, -1 if self._is_long else descriptor

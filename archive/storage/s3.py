@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, cast
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import ObjectUnreadableError, StorageError
 from archive.storage.filesystem import digest_of, path_format_of
-from archive.storage.incoming import INCOMING, final_path_of
+from archive.storage.marks import INCOMING, final_path_of
 from archive.storage.path_format import check_path
 from archive.storage.s3_access import S3Descriptor, access_of
 from archive.storage.s3_client import S3Client

@@ -18,7 +18,8 @@ from archive.clock import Clock
 from archive.errors import StorageError
 from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
-from archive.storage.incoming import INCOMING, storage_error
+from archive.storage.incoming import storage_error
+from archive.storage.marks import INCOMING
 from archive.storage.path_format import PathFormat, check_path
 from archive.storage.s3_client import S3Client
 

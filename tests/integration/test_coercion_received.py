@@ -6,7 +6,7 @@ from pydicom import dcmread
 
 from tests.fix_dcmtk import Dcmtk
 from tests.fix_leading import LeadingArchive
-from tests.fix_objects import generate_studies, write
+from tests.fix_objects import generate_studies, stored_files, write
 from tests.fix_query import STUDY_ROOT, Querier
 from tests.fix_system import ARCHIVE, System
 
@@ -54,7 +54,7 @@ def test_the_index_is_coerced_and_the_file_is_not(
     assert original.ReasonForTheAttributeModification == "COERCE"
     assert original.ModifyingSystem == "DCM4CHEE"
     assert str(original.ModifiedAttributesSequence[0].PatientName) == "Test^Object"
-    (stored,) = (each for each in (idle_system.directory / "fs1").rglob("*") if each.is_file())
+    (stored,) = stored_files(idle_system.directory / "fs1")
     assert str(dcmread(stored, force=True).PatientName) == "Test^Object"
 
 

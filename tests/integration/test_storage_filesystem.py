@@ -1,8 +1,10 @@
 """Files of a storage: durable when committed, in doubt until settled, swept after a crash."""
 
 import hashlib
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,15 @@ from archive.errors import (
 )
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.base import IncomingFile
-from archive.storage.directories import device_of, file_system_of, has_one_journal
+from archive.storage.directories import Names, device_of, file_system_of, names_on
 from archive.storage.filesystem import FileStorage, root_of
 from archive.storage.incoming import BUFFERED_BYTES
+from archive.storage.long_files import LONG_BYTES, LongWriter, aligned
+from archive.storage.marks import INCOMING, claim_name
 from archive.storage.part10 import FileMeta, encode_file_header
+from archive.storage.sweeping import SweepReport
 from archive.storage.verification import Thoroughness, verify_file
+from tests.fix_objects import is_idle_mark, stored_files
 from tests.fix_process import wait_until
 
 TS = "1.2.840.10008.1.2.1"
@@ -55,8 +61,11 @@ def store(storage: FileStorage, data: bytes = b"data set") -> StoredFile:
 
 
 def everything(storage: FileStorage) -> list[str]:
-    root = storage.root
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return [str(path.relative_to(storage.root)) for path in stored_files(storage.root)]
+
+
+def idle_marks(storage: FileStorage) -> list[Path]:
+    return list(filter(is_idle_mark, (storage.root / INCOMING).iterdir()))
 
 
 def nothing_known(_paths: Sequence[str]) -> set[str]:
@@ -94,18 +103,60 @@ def test_abort_leaves_nothing(storage: FileStorage, when: str) -> None:
     assert everything(storage) == []
 
 
-def test_a_long_object(storage: FileStorage) -> None:
-    pieces = [bytes([number]) * (BUFFERED_BYTES // 2) for number in range(50)]
+@pytest.mark.parametrize("count", [1, 511, 512, 2000])
+def test_many_small_pieces(storage: FileStorage, count: int) -> None:
+    pieces = [bytes([number % 251]) * 3 for number in range(count)]
+    incoming = storage.create(HEADER, TS)
+    for piece in pieces:
+        incoming.write(piece)
+    assert incoming.read(1, 1) == pieces[0][1:2]
+    assert incoming.read(3 * count - 2, 99) == b"".join(pieces)[-2:]
+    stored = incoming.commit(OBJECT)
+    incoming.settle()
+    assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize("count", [5, 50, 100])
+def test_a_long_object(storage: FileStorage, count: int, is_read: bool) -> None:
+    pieces = [bytes([number]) * (BUFFERED_BYTES // 2 + 1) for number in range(count)]
     incoming = storage.create(HEADER, TS)
     for number, piece in enumerate(pieces):
         incoming.write(piece)
         end = (number + 1) * len(piece)
-        assert incoming.read(end - 3, 99) == piece[:3]
+        assert incoming.read(5, 3) == pieces[0][:3]
+        assert not is_read or incoming.read(end - 3, 99) == piece[:3]
         assert len(everything(storage)) == (end > BUFFERED_BYTES)
     stored = incoming.commit(OBJECT)
     incoming.settle()
     assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
     assert stored.digest == f"blake3:{blake3(b''.join(pieces)).hexdigest()}"
+    verify_file(storage, stored, Thoroughness.CHECKSUM)
+
+
+def test_a_long_object_that_is_given_up(storage: FileStorage) -> None:
+    incoming = storage.create(HEADER, TS)
+    for _ in range(3):
+        incoming.write(bytes(LONG_BYTES))
+    incoming.abort()
+    incoming.abort()
+    assert everything(storage) == []
+    assert not any(thread.name == "storage-writer" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("size", [1, 4096, 4097, 10 * LONG_BYTES + 11])
+@pytest.mark.parametrize("begin", [0, 1, 4095, 4096, 4500])
+def test_positions_of_a_long_writer(tmp_path: Path, begin: int, size: int) -> None:
+    data = os.urandom(begin + size)
+    (tmp_path / "file").write_bytes(data[:begin])
+    digest = blake3(data[:begin])
+    before = data[aligned(begin) : begin]
+    writer = LongWriter(str(tmp_path / "file"), digest, begin, before=before)
+    for start in range(begin, len(data), 70_001):
+        writer.write(data[start : start + 70_001])
+    writer.finish()
+    assert (tmp_path / "file").read_bytes() == data
+    assert digest.hexdigest() == blake3(data).hexdigest()
 
 
 def test_file_system_of_a_device(tmp_path: Path) -> None:
@@ -114,7 +165,7 @@ def test_file_system_of_a_device(tmp_path: Path) -> None:
     other = f"36 35 0:{device} / / rw - ext4 /dev/x rw"
     assert file_system_of(device, f"{other}\n{line}\n") == "xfs"
     assert not file_system_of(device, other)
-    assert not has_one_journal(Path("/proc"))
+    assert names_on(Path("/proc")) is Names.ONE_BY_ONE
 
 
 def test_a_taken_path_is_never_overwritten(storage: FileStorage) -> None:
@@ -143,14 +194,57 @@ def test_sweep_confirms_or_removes(storage: FileStorage) -> None:
     assert storage.sweep(nothing_known, 0).removed == ()
 
 
-def test_sweep_reports_a_known_file_that_is_gone(storage: FileStorage) -> None:
+@pytest.mark.parametrize("size", [1, BUFFERED_BYTES + 1])
+def test_sweep_reports_a_known_file_that_is_gone(storage: FileStorage, size: int) -> None:
     incoming = storage.create(HEADER, TS)
+    incoming.write(bytes(size))
     stored = incoming.commit(OBJECT)
     incoming.leave()
     storage.delete(stored.storage_path)
-    report = storage.sweep(set, 0)
-    assert report.missing == (stored.storage_path,)
-    assert len(everything(storage)) == 1, "the mark, which still has the bytes, stays"
+    assert storage.sweep(set, 0).missing == (stored.storage_path,)
+    marks = everything(storage)
+    assert len(marks) == (size > BUFFERED_BYTES), "only a mark that still has the bytes stays"
+
+
+def test_a_mark_never_takes_the_file_of_another_process(storage: FileStorage) -> None:
+    stale = storage.create(HEADER, TS)
+    path = stale.commit(OBJECT).storage_path
+    stale.leave()
+    storage.delete(path)
+    other = storage.create(HEADER, TS)
+    assert other.commit(OBJECT).storage_path == path
+    assert storage.sweep(nothing_known, 0) == SweepReport(), "it is in use"
+    other.settle()
+    assert storage.sweep(set, 0).confirmed == (path,)
+    assert everything(storage) == [path]
+
+
+def test_marks_of_an_older_version(storage: FileStorage) -> None:
+    """Each is the file itself under a second name."""
+    stored = store(storage)
+    final = storage.local_path(stored.storage_path)
+    orphan = final.with_name("ORPHAN")
+    path = str(orphan.relative_to(storage.root))
+    for file, marked in ((orphan, path), (final, stored.storage_path)):
+        file.write_bytes(b"object")
+        (storage.root / INCOMING / claim_name("77-ab", marked)).hardlink_to(file)
+    taken = storage.root / INCOMING / claim_name("77-cd", stored.storage_path)
+    taken.write_bytes(b"another object, whose path was taken")
+    report = storage.sweep(lambda paths: {stored.storage_path} & set(paths), 0)
+    assert report.removed == (path,)
+    assert everything(storage) == [stored.storage_path]
+
+
+def test_marks_are_used_again(storage: FileStorage) -> None:
+    store(storage)
+    (mark,) = idle_marks(storage)
+    store(storage)
+    assert idle_marks(storage) == [mark]
+    assert storage.sweep(nothing_known, 0) == SweepReport()
+    mark.unlink()
+    store(storage)
+    (other,) = idle_marks(storage)
+    assert other != mark
 
 
 CHILD = """
@@ -188,16 +282,17 @@ def test_files_of_a_living_process_are_left_alone(tmp_path: Path, committed: boo
 
 
 def fill(incoming: IncomingFile, size: int) -> None:
-    incoming.write(bytes(size))
+    for _ in range(size // 50_000 + 1):
+        incoming.write(bytes(50_000))
     incoming.commit(OBJECT)
 
 
-@pytest.mark.parametrize("size", [100_000, BUFFERED_BYTES + 1])
+@pytest.mark.parametrize("size", [100_000, BUFFERED_BYTES + 1, 5 * LONG_BYTES])
 def test_full_disk(tmp_path: Path, size: int) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "tmpfs", str(mount)], check=False
     )
     if done.returncode != 0:
         pytest.skip("a small file system cannot be mounted here (needs root)")
@@ -209,7 +304,7 @@ def test_full_disk(tmp_path: Path, size: int) -> None:
         incoming.abort()
         assert everything(storage) == []
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)  # marks are kept open
 
 
 def test_not_mounted_and_read_only(tmp_path: Path) -> None:

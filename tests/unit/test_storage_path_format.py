@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from archive.errors import InvalidValueError
 from archive.model.entities import ObjectAttributes
-from archive.storage.incoming import claim_name, final_path_of
+from archive.storage.marks import claim_name, final_path_of
 from archive.storage.path_format import (
     DEFAULT_PATH_FORMAT,
     PathFormat,
