@@ -20,7 +20,6 @@ CREATE OR REPLACE FUNCTION index_in_series(
 ) RETURNS bigint[] LANGUAGE plpgsql AS $$
 DECLARE
     v_instance bigint;
-    v_forwards boolean;
     v_staged   integer := 0;
     v_study    study;
     v_intent   jsonb;
@@ -28,8 +27,7 @@ DECLARE
     v_lock     bigint;
     v_done     boolean;
 BEGIN
-    SELECT EXISTS (SELECT FROM move_forward WHERE ended_time IS NULL) INTO v_forwards
-    FROM series s JOIN study t ON t.pk = s.study_fk
+    PERFORM FROM series s JOIN study t ON t.pk = s.study_fk
     WHERE s.pk = p_series AND s.study_fk = p_study AND t.patient_fk = p_patient;
     IF NOT FOUND THEN RETURN NULL; END IF;
     INSERT INTO instance (series_fk, sop_class_uid, sop_instance_uid, instance_number, content_date, content_time,
@@ -77,7 +75,8 @@ BEGIN
             PERFORM join_export(v_intent, p_study_uid, p_series_uid, p_sop);
         END IF;
     END LOOP;
-    IF v_forwards THEN
+    -- Asked last: who arrives after a forward began is to be noted.
+    IF EXISTS (SELECT FROM move_forward WHERE ended_time IS NULL) THEN
         PERFORM note_arrival(
             jsonb_build_object('study_instance_uid', p_study_uid, 'series_instance_uid', p_series_uid,
                                'sop_instance_uid', p_sop, 'patient_id', p_patient_id),
