@@ -126,11 +126,7 @@ class Lane:
                 self._hand_back(seat)
 
     def _pass(self) -> None:
-        """Take what is there, then store what is complete.
-
-        Half of the associations go together if their objects are there anyway: their transaction
-        runs while the objects of the other half are taken. Nobody waits for an object to come.
-        """
+        """Take what is there, then store what is complete; nobody waits for what is not there."""
         ready = self._epoll.poll(SILENCE_S if self._midway else None)
         while ready:
             for descriptor, _ in ready:
@@ -140,7 +136,7 @@ class Lane:
                     os.eventfd_read(self._bell)
                 else:
                     self._serve(descriptor)
-            is_enough = 2 * len(self._complete) >= len(self._seats)
+            is_enough = len(self._complete) >= min(MOST_TOGETHER, len(self._seats))
             ready = [] if is_enough else self._epoll.poll(0)
         while self._complete and len(self._storing) < MOST_STORING:
             together, self._complete = (
