@@ -89,47 +89,6 @@ def test_every_query_prepares(ledger: Ledger, room: str) -> None:
             tx.execute("DEALLOCATE q")
 
 
-INSTANCE = """
-WITH p AS (INSERT INTO patient (patient_id) VALUES ('P') RETURNING pk),
-     t AS (INSERT INTO study (patient_fk, study_instance_uid)
-           SELECT pk, '1.2' FROM p RETURNING pk),
-     s AS (INSERT INTO series (study_fk, series_instance_uid)
-           SELECT pk, '1.2.1' FROM t RETURNING pk),
-     i AS (INSERT INTO instance (series_fk, sop_class_uid, sop_instance_uid, calling_aet,
-                                 called_aet)
-           SELECT pk, '1.2.3', '1.2.1.1', 'A', 'B' FROM s RETURNING pk)
-INSERT INTO location (instance_fk, storage_id, storage_path, transfer_syntax_uid, object_size,
-                      dataset_offset, digest)
-SELECT pk, 'fs1', 'a', '1.2', 2, 1, '' FROM i
-"""
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE instance SET series_fk = NULL",
-        "UPDATE instance SET rejected_series_fk = series_fk",
-        "UPDATE instance SET availability = 'SOMEWHERE'",
-    ],
-)
-def test_change_that_breaks_an_instance_is_refused(ledger: Ledger, change: str) -> None:
-    """What a new row is not checked for, a change of one is."""
-    with ledger.statement() as tx:
-        tx.execute(INSTANCE)
-        tx.execute("UPDATE instance SET series_fk = NULL, rejected_series_fk = series_fk")
-        tx.execute("UPDATE instance SET series_fk = rejected_series_fk, rejected_series_fk = NULL")
-    with pytest.raises(LedgerError, match="forbids"), ledger.statement() as tx:
-        tx.execute(change.encode())
-
-
-def test_copies_go_with_their_instance(ledger: Ledger) -> None:
-    """No row names a file whose instance is gone."""
-    with ledger.statement() as tx:
-        tx.execute(INSTANCE)
-        tx.execute("DELETE FROM instance")
-        assert tx.execute("SELECT FROM location").fetchall() == []
-
-
 def test_migrating_again_changes_nothing(ledger: Ledger) -> None:
     """A second start finds nothing to do."""
     assert ledger.migrate() == []
