@@ -22,8 +22,9 @@ class Names(Enum):
     all names durable that were given before, without an fsync of their directories."""
 
     OF_NEW_FILES = auto()
-    """The fsync of a new file syncs its directory too, and nothing else (ext4 without a journal,
-    which promises nothing about the order of names: it has to be checked after a power loss)."""
+    """The fsync of a new file also syncs its directory, and those above as far as they are new
+    themselves, but no other names (ext4 without a journal, ``ext4_sync_parent``; it has to be
+    checked after a power loss)."""
 
     ONE_BY_ONE = auto()
     """Nothing is known: each directory has to be synced."""
@@ -59,6 +60,8 @@ class DurableDirectories:
     def sync(self, directory: str, *, is_new: bool) -> None:
         """Make the entries of `directory` durable, and the way to it the first time.
 
+        Does nothing where the fsync of the newest entry has done that.
+
         Parameters
         ----------
         directory
@@ -66,11 +69,11 @@ class DurableDirectories:
         is_new
             Whether that was made there, so that it has no other name.
         """
-        if directory in self._known:
-            if self.names is Names.ONE_BY_ONE or (self.names is Names.OF_NEW_FILES and not is_new):
-                sync_directory(directory)
+        if self.names is Names.IN_ORDER or (self.names is Names.OF_NEW_FILES and is_new):
             return
         sync_directory(directory)
+        if directory in self._known:
+            return
         step = Path(directory)
         while step != self._root and str(step) not in self._known:
             sync_directory(step.parent)
