@@ -248,6 +248,8 @@ class Intake:
             pdu = self._stream.next_pdu()
             if pdu is None:
                 if has_read or not self._stream.read_ready():
+                    if self.is_midway:
+                        self._stream.acknowledge()
                     return Progress.WAITS
                 has_read = True
             elif pdu[0] is not PduType.P_DATA_TF:

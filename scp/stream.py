@@ -5,6 +5,7 @@ for a length that a peer announces. A peer has `timeout_s` seconds for each PDU 
 for, whole: dripping single bytes does not extend it.
 """
 
+import contextlib
 import select
 import socket
 import struct
@@ -192,9 +193,23 @@ class PduStream:
         self._view[:length] = self._view[self._start : self._end]
         self._start, self._end = 0, length
 
+    def acknowledge(self) -> None:
+        """Acknowledge what was read: a sender with Nagle's algorithm may wait for that.
+
+        It holds back the end of what it sends, for 40 ms if the kernel takes its time. To be
+        called before waiting for more: acknowledging each read costs as much as the read.
+        """
+        with contextlib.suppress(OSError):  # the next read tells
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
     def _read_some(self, most: int) -> int:
         """Read what is there, waiting for the first byte, and return how much it was."""
-        count = self._received(most)
+        count = 0
+        if not isinstance(self._socket, TlsSocket):
+            count = self._received(most, socket.MSG_DONTWAIT)
+        if not count:
+            self.acknowledge()
+            count = self._received(most)
         if not count:
             self._time_out()
         return count
@@ -202,9 +217,6 @@ class PduStream:
     def _received(self, most: int, flags: int = 0) -> int:
         """Read up to `most` bytes and return how many it were, 0 when none came in time."""
         try:
-            # The kernel forgets quick acknowledgement by itself; senders with Nagle's algorithm
-            # would wait 40 ms for each object's last segment.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             count = self._socket.recv_into(self._view[self._end : self._end + most], 0, flags)
         except (BlockingIOError, TimeoutError):
             return 0
