@@ -1,4 +1,4 @@
-"""What pynetdicom's events and the receiving seam lead to; the scp's only broad `except`."""
+"""What pynetdicom's events lead to; no error leaves it without an answer."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -122,7 +122,7 @@ class ShortWay:
         Raises
         ------
         DicomqError
-            As for `scp.store.StoreService.store`.
+            As for `scp.store.StoreService.complete`.
         """
         known = self._known.get(_key(incoming.session, header))
         if known is None or incoming.request.sop_class_uid == KEY_OBJECT_SELECTION:
@@ -168,7 +168,7 @@ class ShortWay:
         Raises
         ------
         DicomqError
-            As for `scp.store.StoreService.store`, for all of them.
+            As for `scp.store.StoreService.complete`, for all of them.
         """
         committing = self.begin(*objects)
         return committing.wait()

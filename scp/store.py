@@ -128,27 +128,13 @@ class StoreService:
         file = session.storage.create(encode_file_header(meta), transfer_syntax_uid)
         return Incoming(request, transfer_syntax_uid, session, file)
 
-    def store(self, incoming: Incoming) -> None:
-        """Make a completely received object safe; afterwards 0000 may be answered.
-
-        What another archive sends because this one asked for it may be answered before it is
-        safe; see `scp.sub_operations`.
-
-        Raises
-        ------
-        DicomqError
-            When it could not be stored; nothing of it is kept, except that after a broken
-            commit, whose result nobody knows, the file stays in doubt until the next sweep.
-        """
-        self.complete(self.arrive(incoming))
-
     def arrive(self, incoming: Incoming) -> Arrived:
         """Take an object that was received completely; `complete` or `begin_together` stores it.
 
         Raises
         ------
         DicomqError
-            As for `store`.
+            As for `complete`.
         """
         checkpoint(telemetry.CHECKPOINT_OBJECT_RECEIVED)
         session, file = incoming.session, incoming.file
@@ -167,13 +153,13 @@ class StoreService:
             return False
         return not self._own_moves.bring(placed.own)
 
-    def begin_together(self, objects: Sequence[Arrived]) -> "Together":
-        """Begin to store objects that are for their lane in one transaction; see `store`.
+    def begin_together(self, objects: Sequence[Arrived]) -> Together:
+        """Begin to store objects that are for their lane in one transaction; see `complete`.
 
         Raises
         ------
         DicomqError
-            As for `store`, for all of them.
+            As for `complete`, for all of them.
         """
         by_place = {id(each.placed): each for each in objects}
         placed = combined([each.placed for each in objects if each.placed is not None])
@@ -181,7 +167,17 @@ class StoreService:
         return Together(chosen, self._short_way.begin(*placed))
 
     def complete(self, arrived: Arrived) -> bool:
-        """Store an object, and tell whether it went the short way; errors as for `store`."""
+        """Make an object safe, and tell whether that went the short way; then 0000 may be answered.
+
+        What another archive sends because this one asked for it may be answered before it is
+        safe; see `scp.sub_operations`.
+
+        Raises
+        ------
+        DicomqError
+            When it could not be stored; nothing of it is kept, except that after a broken
+            commit, whose result nobody knows, the file stays in doubt until the next sweep.
+        """
         incoming, header, placed = arrived.incoming, arrived.header, arrived.placed
         session = incoming.session
         if placed is None:

@@ -179,18 +179,8 @@ class Writing:
         LedgerError
             When PostgreSQL refused the statement; nothing was done.
         """
-        return self.commit_all()[0]
-
-    def commit_all(self) -> list[StoreResult | None]:
-        """Commit several objects; None for each with which nothing was done. See `commit`.
-
-        Raises
-        ------
-        LedgerConflictError, LedgerUnavailableError, LedgerError
-            As for `commit`, for all of them.
-        """
         self.begin_commit()
-        return self.wait()
+        return self.wait()[0]
 
     def begin_commit(self) -> None:
         """Commit without waiting for it; then ask for `results`.
@@ -207,18 +197,18 @@ class Writing:
         return self._running.fileno()
 
     def results(self) -> list[StoreResult | None] | None:
-        """Return what `commit_all` does, None as long as it is not known; does not wait.
+        """Return what `commit` does for each object, None as long as that has not come.
 
         Raises
         ------
         LedgerConflictError, LedgerUnavailableError, LedgerError
-            As for `commit_all`.
+            As for `commit`, for all of them.
         """
         rows = self._running.results()
         return None if rows is None else list(map(_result, rows, self._commons))
 
     def wait(self) -> list[StoreResult | None]:
-        """Return the `results` once they are known."""
+        """Return the `results` once they are known; errors as for those."""
         return list(map(_result, self._running.wait(), self._commons))
 
     def give_up(self) -> None:

@@ -205,7 +205,6 @@ class _Lane:
         """Let PostgreSQL execute the statement; the transaction stays open."""
         for each in parameters:
             self._pgconn.send_query_prepared(_STATEMENT, each)
-        self._pgconn.send_flush_request()
         self._flush()
 
     def fileno(self) -> int:
