@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from archive import telemetry
 from archive.errors import AssociationAbortedError, PeerError
+from archive.storage.syncs import Syncs
 from scp.dimse import (
     C_STORE_RQ,
     StoreAnswer,
@@ -55,6 +56,14 @@ class ObjectReceiver(Protocol):
 
         If it cannot, `finish` is left to be called.
         """
+        ...
+
+    def tidy(self) -> None:
+        """Do what is left to be done for a finished object after it was answered."""
+        ...
+
+    def begin_sync(self, syncs: Syncs) -> None:
+        """Begin to make the prepared object's file durable."""
         ...
 
     def finish(self) -> StoreAnswer:
@@ -245,6 +254,7 @@ class Intake:
             ending = self._taken()
             if ending is not None:
                 return ending
+            self._take_pieces()
             pdu = self._stream.next_pdu()
             if pdu is None:
                 if has_read or not self._stream.read_ready():
@@ -273,6 +283,18 @@ class Intake:
             return Progress.ELSEWHERE
         return None
 
+    def _take_pieces(self) -> None:
+        """Take what was read of an object's data set, up to a PDU that is not just a piece of it.
+
+        That is what nearly all bytes are.
+        """
+        receiver = self.receiver
+        if receiver is None or not self._assembly.awaits_data_set:
+            return
+        context_id = self._assembly.context_id
+        while (piece := self._stream.take_piece(context_id)) is not None:
+            receiver.write(piece)
+
     def _read_on(self) -> None:
         """Take fragments and PDUs up to the message's end."""
         while True:
@@ -285,6 +307,7 @@ class Intake:
             self._association.heard()
             if self._assembly.is_idle:
                 return
+            self._take_pieces()
             if self._is_unsaid and self._stream.is_silent(ANNOUNCED_S):
                 nothing = memoryview(b"")  # announced, left out: answered as an empty identifier
                 self._take(Fragment(self._assembly.context_id, False, True, nothing))  # noqa: FBT003 - fields

@@ -8,6 +8,7 @@ come at the same time share a transaction. An object that is not plain (known al
 series was changed) goes the long way.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -43,6 +44,11 @@ _REMEMBERED: Final = 1024
 _REMEMBERED_FURTHER: Final = 16
 _LONG: Final = 1 << 21
 """Bytes of an object that is made durable before it is indexed, not meanwhile."""
+
+_log = logging.getLogger(__name__)
+
+_LOCK_TIMEOUT_S: Final = 0.1
+"""How long a lock is waited for by who may be waited for itself."""
 
 _Key = tuple[tuple[str, ...], bool, bool, RawValues]
 
@@ -106,6 +112,7 @@ class ShortWay:
         self._ledger = ledger
         self._clock = clock
         self._writer = KnownSeriesWriter(ledger)
+        self._impatient = KnownSeriesWriter(ledger, lock_timeout_s=_LOCK_TIMEOUT_S)
         self._combiners: dict[str, Combiner[Placed, StoreResult | None]] = {}
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._lock = threading.Lock()
@@ -113,6 +120,7 @@ class ShortWay:
     def close(self) -> None:
         """Close the connections to the ledger."""
         self._writer.close()
+        self._impatient.close()
 
     def place(self, incoming: Incoming, header: Header) -> Placed | None:
         """Place an object whose header was checked; None when its series is not known.
@@ -170,23 +178,23 @@ class ShortWay:
         DicomqError
             As for `scp.store.StoreService.complete`, for all of them.
         """
-        committing = self.begin(*objects)
+        writing = self._writer.send_all([(each.common, each.own) for each in objects])
+        committing = Committing([each.file for each in objects], writing)
+        committing.go_on()
         return committing.wait()
 
-    def begin(self, *objects: Placed) -> "Committing":
-        """Do what `store` does, but do not wait for the commit.
+    def begin(self, placed: Placed) -> "Committing":
+        """Begin to index an object, and others in the same transaction, in any order.
+
+        Two such transactions may wait for each other, if they hold objects of the same studies. So
+        each gives up when it has to wait, which `Committing.results` answers as `store` does.
 
         Raises
         ------
         DicomqError
             As for `store`.
         """
-        writing = self._writer.send_all([(each.common, each.own) for each in objects])
-        files = [each.file for each in objects]
-        _make_durable(files, writing)
-        committing = Committing(files, writing)
-        committing.begin()
-        return committing
+        return Committing([placed.file], self._impatient.send(placed.common, placed.own))
 
     def _combiner(self, storage_id: str) -> Combiner[Placed, StoreResult | None]:
         """Return the combiner of a storage: one that hangs holds up no other."""
@@ -233,18 +241,53 @@ class ShortWay:
 
 
 class Committing:
-    """Objects whose files are durable and whose rows are being committed."""
+    """Objects whose rows are committed as soon as their files are durable.
+
+    Attributes
+    ----------
+    has_begun
+        Whether the commit was sent, or given up.
+    """
 
     def __init__(self, files: Sequence[IncomingFile], writing: Writing) -> None:
-        self._files = files
+        self._files = list(files)
         self._writing = writing
+        self.has_begun = False
 
-    def begin(self) -> None:
-        """Send the commit; errors as for `ShortWay.store`."""
+    def add(self, placed: Placed) -> None:
+        """Index a further object in the same transaction; errors as for `ShortWay.store`."""
+        self._writing.add(placed.common, placed.own)
+        self._files.append(placed.file)
+
+    def go_on(self) -> None:
+        """Send the commit, unless files are still being synced; errors as for `ShortWay.store`."""
+        if self.has_begun or any(each.is_syncing for each in self._files):
+            return
+        self.has_begun = True
+        self._make_durable()
         try:
             self._writing.begin_commit()
         except LedgerUnavailableError:
             self._leave_in_doubt()
+            raise
+
+    def give_up(self) -> None:
+        """Roll back, unless the commit was sent."""
+        if not self.has_begun:
+            self.has_begun = True
+            self._writing.give_up()
+
+    def _make_durable(self) -> None:
+        """Sync the files; the transaction that runs meanwhile is given up when that fails."""
+        try:
+            if len(self._files) > 1:
+                for file in self._files:
+                    file.start_sync()
+            for file in self._files:
+                file.sync()
+                checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
+        except BaseException:
+            self._writing.give_up()
             raise
 
     def fileno(self) -> int:
@@ -273,8 +316,9 @@ class Committing:
         except LedgerUnavailableError:
             self._leave_in_doubt()
             raise
-        except LedgerError:
+        except LedgerError as error:
             # Its series may just be going: the long way succeeds, or says why not.
+            _log.info("%d objects are stored one by one: %s", len(self._files), error)
             return [None] * len(self._files)
 
     def _leave_in_doubt(self) -> None:
@@ -330,17 +374,3 @@ def _further(known: _Known, header: Header) -> bytes | None:
         if len(known.further) < _REMEMBERED_FURTHER:
             known.further[raw] = encoded
         return encoded
-
-
-def _make_durable(files: Sequence[IncomingFile], writing: Writing) -> None:
-    """Sync the files; the transaction that runs meanwhile is given up when that fails."""
-    try:
-        if len(files) > 1:
-            for file in files:
-                file.start_sync()
-        for file in files:
-            file.sync()
-            checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)
-    except BaseException:
-        writing.give_up()
-        raise

@@ -13,15 +13,17 @@ import select
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final, Protocol
 
 from archive.clock import SYSTEM_CLOCK, Clock
+from archive.storage.syncs import Syncs
 from scp.intake import Intake, ObjectReceiver, Progress
 
 MOST_TOGETHER: Final = 32
 """Most objects of one transaction."""
 
-MOST_STORING: Final = 2
+MOST_STORING: Final = 4
 """Most transactions at once; whatever is complete meanwhile waits and goes together."""
 
 SILENCE_S: Final = 1.0
@@ -31,11 +33,34 @@ _END_S: Final = 10.0
 """How long transactions may take to end when the process does."""
 
 
+class Stage(Enum):
+    """What objects that are being stored wait for."""
+
+    FILES = auto()
+    """Their files are being made durable."""
+    LEDGER = auto()
+    """Their rows are being committed."""
+    ENDED = auto()
+    """Nothing: they cannot be stored together."""
+
+
 class Storing(Protocol):
     """Objects on their way into the ledger."""
 
+    def add(self, receiver: ObjectReceiver) -> bool:
+        """Store a further prepared object with the others; tell whether that is possible."""
+        ...
+
+    def go_on(self) -> Stage:
+        """Commit as soon as the files are durable; return what is waited for now."""
+        ...
+
+    def give_up(self) -> None:
+        """Leave objects that are not being committed yet to the threads of their associations."""
+        ...
+
     def fileno(self) -> int:
-        """Return what becomes readable when there is something for `is_done`."""
+        """Return what becomes readable at `Stage.LEDGER` when there is something for `is_done`."""
         ...
 
     def is_done(self) -> bool:
@@ -43,8 +68,8 @@ class Storing(Protocol):
         ...
 
 
-BeginStoring = Callable[[Sequence[ObjectReceiver]], Storing | None]
-"""Begins to store prepared objects; None when that has ended already. Raises nothing."""
+BeginStoring = Callable[[ObjectReceiver], Storing | None]
+"""Begins to store a prepared object; None when that is not possible. Raises nothing."""
 
 
 @dataclass(eq=False)
@@ -71,6 +96,14 @@ class Seat:
     heard_at: float = 0.0
 
 
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Objects of one transaction, and where they came from."""
+
+    storing: Storing
+    seats: list[Seat]
+
+
 class Lane:
     """Receives and stores for the associations whose objects go to one storage."""
 
@@ -84,7 +117,12 @@ class Lane:
         self._seats: dict[int, Seat] = {}
         self._midway: dict[Seat, None] = {}
         self._complete: list[Seat] = []
-        self._storing: dict[int, tuple[Storing, list[Seat]]] = {}
+        self._syncs = Syncs()
+        self._open: _Group | None = None
+        self._syncing: list[_Group] = []
+        self._storing: dict[int, _Group] = {}
+        if self._syncs.descriptor is not None:
+            self._epoll.register(self._syncs.descriptor, select.EPOLLIN)
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
@@ -117,35 +155,41 @@ class Lane:
 
     def _run(self) -> None:
         try:
-            while not self._is_closed or self._storing:
+            while not self._is_closed or self._storing or self._syncing:
                 self._pass()
         finally:
             with self._lock:
                 self._is_closed = True
+            for group in self._syncing if self._open is None else (self._open, *self._syncing):
+                group.storing.give_up()
             for seat in list(self._seats.values()):
                 self._hand_back(seat)
 
     def _pass(self) -> None:
-        """Take what is there, then store what is complete; nobody waits for what is not there."""
+        """Take what is there and send it to the ledger; nobody waits for what is not there."""
         ready = self._epoll.poll(SILENCE_S if self._midway else None)
         while ready:
             for descriptor, _ in ready:
-                if descriptor in self._storing:
-                    self._progress(descriptor)
-                elif descriptor == self._bell:
-                    os.eventfd_read(self._bell)
-                else:
-                    self._serve(descriptor)
-            is_enough = len(self._complete) >= min(MOST_TOGETHER, len(self._seats))
+                self._attend(descriptor)
+            is_enough = self._open and len(self._open.seats) >= min(MOST_TOGETHER, len(self._seats))
             ready = [] if is_enough else self._epoll.poll(0)
-        while self._complete and len(self._storing) < MOST_STORING:
-            together, self._complete = (
-                self._complete[:MOST_TOGETHER],
-                self._complete[MOST_TOGETHER:],
-            )
-            self._store(together)
+        self._store()
+        self._close_group()
         if self._midway:
             self._look_for_silence()
+
+    def _attend(self, descriptor: int) -> None:
+        if descriptor in self._storing:
+            self._progress(descriptor)
+        elif descriptor == self._syncs.descriptor:
+            self._syncs.progress()
+            syncing, self._syncing = self._syncing, []
+            for each in syncing:
+                self._follow(each)
+        elif descriptor == self._bell:
+            os.eventfd_read(self._bell)
+        else:
+            self._serve(descriptor)
 
     def _serve(self, descriptor: int) -> None:
         """Go on with the association whose socket can be read."""
@@ -165,7 +209,7 @@ class Lane:
         match seat.intake.advance():
             case Progress.COMPLETE:
                 self._midway.pop(seat, None)
-                self._complete.append(seat)
+                self._completed(seat)
             case Progress.ELSEWHERE:
                 self._hand_back(seat)
             case Progress.WAITS:
@@ -174,30 +218,79 @@ class Lane:
                     self._midway[seat] = None
                 self._rest(seat)
 
-    def _store(self, seats: list[Seat]) -> None:
-        receivers = [each.intake.receiver for each in seats]
-        storing = self._begin_storing([each for each in receivers if each is not None])
-        if storing is None:
-            self._answer(seats)
+    def _completed(self, seat: Seat) -> None:
+        receiver = _receiver(seat)
+        if receiver.is_finished:
+            self._answer([seat])
             return
-        descriptor = storing.fileno()
-        self._storing[descriptor] = storing, seats
-        self._epoll.register(descriptor, select.EPOLLIN)
+        if len(self._seats) > 1:
+            receiver.begin_sync(self._syncs)
+        self._complete.append(seat)
+        self._store()
+
+    def _store(self) -> None:
+        """Send what is complete to the ledger: in the transaction that is open, or in a new one.
+
+        So PostgreSQL works on the first object while the next ones are taken in.
+        """
+        while self._complete:
+            seat = self._complete[0]
+            if self._open is not None and self._adds(self._open, seat):
+                del self._complete[0]
+                continue
+            self._close_group()
+            if len(self._storing) + len(self._syncing) >= MOST_STORING:
+                return
+            del self._complete[0]
+            storing = self._begin_storing(_receiver(seat))
+            if storing is None:
+                self._hand_back(seat)
+            else:
+                self._open = _Group(storing, [seat])
+
+    def _adds(self, group: _Group, seat: Seat) -> bool:
+        if len(group.seats) >= MOST_TOGETHER or not group.storing.add(_receiver(seat)):
+            return False
+        group.seats.append(seat)
+        return True
+
+    def _close_group(self) -> None:
+        """Commit the transaction that is open as soon as its files are durable."""
+        group, self._open = self._open, None
+        if group is not None:
+            self._follow(group)
+
+    def _follow(self, group: _Group) -> None:
+        match group.storing.go_on():
+            case Stage.FILES:
+                self._syncing.append(group)
+            case Stage.LEDGER:
+                descriptor = group.storing.fileno()
+                self._storing[descriptor] = group
+                self._epoll.register(descriptor, select.EPOLLIN)
+            case Stage.ENDED:
+                self._answer(group.seats)
 
     def _progress(self, descriptor: int) -> None:
         """Look whether a transaction has ended."""
-        storing, seats = self._storing[descriptor]
+        group = self._storing[descriptor]
         self._epoll.unregister(descriptor)  # it may be closed, or used elsewhere afterwards
-        if storing.is_done():
+        if group.storing.is_done():
             del self._storing[descriptor]
-            self._answer(seats)
+            self._answer(group.seats)
         else:
             self._epoll.register(descriptor, select.EPOLLIN)
 
     def _answer(self, seats: Sequence[Seat]) -> None:
-        for seat in seats:
-            receiver = seat.intake.receiver
-            if receiver is None or not receiver.is_finished or not seat.intake.respond():
+        receivers = list(map(_receiver, seats))
+        answered = [
+            receiver.is_finished and seat.intake.respond()
+            for seat, receiver in zip(seats, receivers, strict=True)
+        ]
+        for receiver in receivers:
+            receiver.tidy()
+        for seat, is_answered in zip(seats, answered, strict=True):
+            if not is_answered:
                 self._hand_back(seat)
             elif seat.intake.has_more:
                 self._advance(seat)
@@ -242,3 +335,10 @@ class Lane:
             del self._seats[seat.descriptor]
             if not seat.is_parked:
                 self._epoll.unregister(seat.descriptor)
+
+
+def _receiver(seat: Seat) -> ObjectReceiver:
+    """Return the receiver of an object that is complete."""
+    receiver = seat.intake.receiver
+    assert receiver is not None  # noqa: S101 - it is only forgotten with the answer
+    return receiver

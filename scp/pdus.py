@@ -12,6 +12,7 @@ from archive.errors import PeerError
 
 HEADER_LENGTH: Final = 6
 PDV_HEADER_LENGTH: Final = 6
+HEADERS_LENGTH: Final = HEADER_LENGTH + PDV_HEADER_LENGTH
 LENGTH_TOLERANCE: Final = 1024
 """Bytes by which a P-DATA-TF PDU may exceed what was offered: some count the headers, some not."""
 
@@ -21,6 +22,7 @@ _TLS_HANDSHAKE: Final = 0x16
 
 _HEADER = struct.Struct(">BBL")
 _PDV_HEADER = struct.Struct(">LBB")
+_HEADERS = struct.Struct(">BxLLBB")
 _COMMAND: Final = 0x01
 _LAST: Final = 0x02
 
@@ -132,6 +134,19 @@ def iter_fragments(body: memoryview) -> Iterator[Fragment]:
             body[position + PDV_HEADER_LENGTH : end],
         )
         position = end
+
+
+def whole_piece(buffer: memoryview, start: int, context_id: int) -> int:
+    """Return the length of the PDU at `start` if it is just a further piece of a data set.
+
+    That is one fragment on the presentation context, not the last one. 0 for any other PDU, or
+    when less than its headers is there.
+    """
+    if len(buffer) - start < HEADERS_LENGTH:
+        return 0
+    number, length, inner, context, control = _HEADERS.unpack_from(buffer, start)
+    is_piece = number == _P_DATA_TF and control == 0 and context == context_id
+    return length if is_piece and length == inner + 4 and inner >= 2 else 0  # noqa: PLR2004 - as above
 
 
 def encode_command(context_id: int, command: bytes) -> bytes:

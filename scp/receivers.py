@@ -2,20 +2,20 @@
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from archive import telemetry
 from archive.errors import DicomqError
 from archive.model.entities import StoreResult
-from archive.telemetry import log_event
+from archive.storage.syncs import Syncs
+from archive.telemetry import checkpoint, log_event
 from scp.dimse import StoreAnswer, StoreRequest
 from scp.intake import ObjectReceiver
-from scp.lane import Lane
+from scp.known import Committing, Placed
+from scp.lane import Lane, Stage
 from scp.session import Session
 from scp.statuses import StoreStatus, status_of
-from scp.store import Arrived, Incoming, StoreService, Together
+from scp.store import Arrived, Incoming, StoreService
 
 LONG: Final = 1 << 20
 """Bytes of an object that is received by a thread of its own."""
@@ -37,6 +37,7 @@ class GuardedReceiver:
         self._incoming: Incoming | None = None
         self._answer = _SUCCESS
         self.arrived: Arrived | None = None
+        self._result: StoreResult | None = None
         self.is_finished = False
         self.is_for_lane = False
 
@@ -73,14 +74,30 @@ class GuardedReceiver:
             return True
         return self.is_for_lane
 
+    @property
+    def placed(self) -> Placed | None:
+        """The prepared object, None unless it is for its lane."""
+        return self.arrived.placed if self.arrived and self.is_for_lane else None
+
+    def begin_sync(self, syncs: Syncs) -> None:
+        """Begin to make the file of a prepared object durable."""
+        if self._incoming is not None and self.is_for_lane:
+            self._incoming.file.begin_sync(syncs)
+
     def conclude(self, result: StoreResult) -> None:
         """Take note that the object was stored with others."""
-        try:
-            assert self.arrived is not None  # noqa: S101 - it was prepared
-            self._service.conclude(self.arrived, result)
-        except Exception as error:  # noqa: BLE001 - every error has to be answered
-            self.refuse(error)
+        checkpoint(telemetry.CHECKPOINT_COMMITTED)
+        self._result = result
         self.is_finished = True
+
+    def tidy(self) -> None:
+        """Do what is left of an object that was stored with others, now that it is answered."""
+        if self._result is None or self._incoming is None or self.placed is None:
+            return
+        try:
+            self._service.tidy(self._incoming, self.placed, self._result)
+        except Exception:  # noqa: BLE001 - of no meaning to the sender any more
+            _log.exception("an object is stored, its file stays in doubt until the next sweep")
 
     def finish(self) -> StoreAnswer:
         """Store the complete object, unless that was done."""
@@ -135,37 +152,64 @@ class GuardedReceiver:
             _log.warning("a file could not be removed; the next sweep tries again: %s", error)
 
 
-@dataclass(frozen=True, slots=True)
 class GuardedStoring:
-    """Objects that are stored together; answers for every error. See `scp.lane.Storing`.
+    """Objects that are stored together; answers for every error. See `scp.lane.Storing`."""
 
-    Attributes
-    ----------
-    receivers
-        By their `Arrived` (its id).
-    """
+    def __init__(self, committing: Committing, receiver: GuardedReceiver) -> None:
+        self._committing = committing
+        self._receivers = [receiver]
+        self._has_failed = False
 
-    together: Together
-    receivers: dict[int, GuardedReceiver]
+    def add(self, receiver: ObjectReceiver) -> bool:
+        """Store a further prepared object with the others; tell whether that is possible."""
+        if self._has_failed or not isinstance(receiver, GuardedReceiver) or not receiver.placed:
+            return False
+        try:
+            self._committing.add(receiver.placed)
+        except Exception as error:  # noqa: BLE001 - each is tried alone, and learns it again
+            self._fail(error)
+            return False
+        self._receivers.append(receiver)
+        return True
+
+    def go_on(self) -> Stage:
+        """Commit once the files are durable; tell what is waited for."""
+        if not self._has_failed:
+            try:
+                self._committing.go_on()
+            except Exception as error:  # noqa: BLE001 - each is tried alone, and learns it again
+                self._fail(error)
+        if self._has_failed:
+            return Stage.ENDED
+        return Stage.LEDGER if self._committing.has_begun else Stage.FILES
+
+    def give_up(self) -> None:
+        """Leave the objects to the threads of their associations."""
+        self._has_failed = True
+        self._committing.give_up()
 
     def fileno(self) -> int:
         """Return what can be read when there is something for `is_done`."""
-        return self.together.committing.fileno()
+        return self._committing.fileno()
 
     def is_done(self) -> bool:
         """Take what has come; tell whether the receivers are finished, or never will be."""
         try:
-            results = self.together.committing.results()
+            results = self._committing.results()
         except Exception as error:  # noqa: BLE001 - every error has to be answered
-            for each in self.together.objects:
-                self.receivers[id(each)].refuse(error)
+            for each in self._receivers:
+                each.refuse(error)
             return True
         if results is None:
             return False
-        for each, result in zip(self.together.objects, results, strict=True):
+        for receiver, result in zip(self._receivers, results, strict=True):
             if result is not None:
-                self.receivers[id(each)].conclude(result)
+                receiver.conclude(result)
         return True
+
+    def _fail(self, error: Exception) -> None:
+        self._has_failed = True
+        _log.info("%d objects are stored one by one: %s", len(self._receivers), error)
 
 
 class Receivers:
@@ -202,17 +246,13 @@ class Receivers:
             lane.close()
         self._service.close()
 
-    def _begin_storing(self, receivers: Sequence[ObjectReceiver]) -> GuardedStoring | None:
-        """Begin to store prepared objects; what is at fault with one does not fail the others."""
-        pending: dict[int, GuardedReceiver] = {}
-        for each in receivers:
-            if isinstance(each, GuardedReceiver) and each.arrived and not each.is_finished:
-                pending[id(each.arrived)] = each
-        if not pending:
+    def _begin_storing(self, receiver: ObjectReceiver) -> GuardedStoring | None:
+        """Begin to store a prepared object; None when its own thread has to try it."""
+        if not isinstance(receiver, GuardedReceiver) or receiver.placed is None:
             return None
-        arrived = [each.arrived for each in pending.values() if each.arrived is not None]
         try:
-            return GuardedStoring(self._service.begin_together(arrived), pending)
-        except Exception as error:  # noqa: BLE001 - each is tried alone, and learns it again
-            _log.info("%d objects are stored one by one: %s", len(pending), error)
+            committing = self._service.begin_together(receiver.placed)
+        except Exception as error:  # noqa: BLE001 - its own thread learns it again
+            _log.info("an object is stored by the thread of its association: %s", error)
             return None
+        return GuardedStoring(committing, receiver)

@@ -39,7 +39,7 @@ from scp.coercing import CoercedReception, Receiver, ReceptionCoercer
 from scp.dimse import StoreRequest
 from scp.gathering import Gathering
 from scp.header import Header
-from scp.known import Committing, Incoming, Placed, ShortWay, combined, demanded
+from scp.known import Committing, Incoming, Placed, ShortWay, demanded
 from scp.obsolete import delete_replaced
 from scp.rejection import KEY_OBJECT_SELECTION, read_rejection_note
 from scp.restoring import has_lost
@@ -76,14 +76,6 @@ class _Answered:
     incoming: Incoming
     header: Header
     placed: Placed
-
-
-@dataclass(frozen=True, slots=True)
-class Together:
-    """Objects whose rows are being committed, and the commit."""
-
-    objects: Sequence[Arrived]
-    committing: Committing
 
 
 class StoreService:
@@ -153,18 +145,15 @@ class StoreService:
             return False
         return not self._own_moves.bring(placed.own)
 
-    def begin_together(self, objects: Sequence[Arrived]) -> Together:
-        """Begin to store objects that are for their lane in one transaction; see `complete`.
+    def begin_together(self, placed: Placed) -> Committing:
+        """Begin to store an object that is for its lane, and others in the same transaction.
 
         Raises
         ------
         DicomqError
-            As for `complete`, for all of them.
+            As for `complete`.
         """
-        by_place = {id(each.placed): each for each in objects}
-        placed = combined([each.placed for each in objects if each.placed is not None])
-        chosen = [by_place[id(each)] for each in placed]
-        return Together(chosen, self._short_way.begin(*placed))
+        return self._short_way.begin(placed)
 
     def complete(self, arrived: Arrived) -> bool:
         """Make an object safe, and tell whether that went the short way; then 0000 may be answered.
@@ -190,10 +179,10 @@ class StoreService:
         self._conclude(incoming, header, placed, result)
         return result is not None
 
-    def conclude(self, arrived: Arrived, result: StoreResult) -> None:
-        """End the storing of an object of `Together`."""
-        if arrived.placed is not None:
-            self._conclude(arrived.incoming, arrived.header, arrived.placed, result)
+    def tidy(self, incoming: Incoming, placed: Placed, result: StoreResult) -> None:
+        """End the storing of an object that was stored with others, and answered."""
+        self._tidy(incoming, result)
+        log_stored(incoming, placed.own.attributes, result)
 
     def settle(self, session: Session) -> None:
         """Wait until what was answered early is safe, or given up."""

@@ -14,11 +14,9 @@ from typing import Final, NoReturn
 from archive.clock import SYSTEM_CLOCK, Clock
 from archive.errors import AssociationAbortedError, PeerTimeoutError
 from archive.tls.channel import TlsSocket
-from scp.pdus import HEADER_LENGTH, PDV_HEADER_LENGTH, PduType, longest, parse_header
+from scp.pdus import HEADER_LENGTH, HEADERS_LENGTH, PduType, longest, parse_header, whole_piece
 
 _READ_AHEAD: Final = 65536
-_LONG_PDU: Final = 32768
-_NEXT_HEADERS: Final = HEADER_LENGTH + PDV_HEADER_LENGTH
 
 
 class PduStream:
@@ -42,9 +40,10 @@ class PduStream:
     ) -> None:
         self._socket = sock
         self._max_length = max_length
+        self._longest = longest(PduType.P_DATA_TF, max_length)
         self._timeout_s = timeout_s
         self._clock = clock
-        capacity = HEADER_LENGTH + longest(PduType.P_DATA_TF, max_length) + _READ_AHEAD
+        capacity = HEADER_LENGTH + self._longest + _READ_AHEAD
         self._view = memoryview(bytearray(capacity))
         self._start = 0
         self._end = 0
@@ -101,6 +100,20 @@ class PduStream:
         self._start = body + length
         return self._view[body : self._start]
 
+    def take_piece(self, context_id: int) -> memoryview | None:
+        """Return the data of the next PDU if the whole of it was read and it is nothing else.
+
+        That is one further fragment of a data set on the presentation context, not the last one;
+        None in all other cases. The view is valid until the next call of any method.
+        """
+        start = self._start
+        length = whole_piece(self._view[: self._end], start, context_id)
+        end = start + HEADER_LENGTH + length
+        if not length or end > self._end or length > self._longest:
+            return None
+        self._start = end
+        return self._view[start + HEADERS_LENGTH : end]
+
     def next_pdu(self) -> tuple[PduType, int] | None:
         """Return type and length of the next PDU, None unless the whole of it was read.
 
@@ -130,8 +143,8 @@ class PduStream:
         if there >= HEADER_LENGTH:
             header = self._view[self._start : self._start + HEADER_LENGTH]
             size += parse_header(header, self._max_length)[1]
-        ahead = self._make_room(size)
-        return self._received(size - there + ahead, socket.MSG_DONTWAIT)
+        self._make_room(size)
+        return self._received(socket.MSG_DONTWAIT)
 
     def take(self, size: int) -> bytearray:
         """Return the next `size` bytes, fewer when the connection ends before.
@@ -166,27 +179,22 @@ class PduStream:
         missing = size - (self._end - self._start)
         if missing <= 0:
             return
-        ahead = self._make_room(size)
+        self._make_room(size)
         deadline = None
         while missing > 0:
-            missing -= self._read_some(missing + ahead)
+            missing -= self._read_some()
             if missing > 0 and self._timeout_s is not None:
                 now = self._clock.monotonic()
                 deadline = deadline or now + self._timeout_s
                 if now > deadline:
                     self._time_out()
 
-    def _make_room(self, size: int) -> int:
-        """Make room for `size` bytes from the start; return how many more ought to be read.
-
-        Behind a long PDU only the next headers are, so that hardly anything has to be moved to
-        the front of the buffer.
-        """
+    def _make_room(self, size: int) -> None:
+        """Make room for `size` bytes from the start."""
         if self._start == self._end:
             self._start = self._end = 0
         elif self._start + size > len(self._view):
             self._move_to_front()
-        return _NEXT_HEADERS if size >= _LONG_PDU else len(self._view)
 
     def _move_to_front(self) -> None:
         length = self._end - self._start
@@ -202,22 +210,22 @@ class PduStream:
         with contextlib.suppress(OSError):  # the next read tells
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
-    def _read_some(self, most: int) -> int:
+    def _read_some(self) -> int:
         """Read what is there, waiting for the first byte, and return how much it was."""
         count = 0
         if not isinstance(self._socket, TlsSocket):
-            count = self._received(most, socket.MSG_DONTWAIT)
+            count = self._received(socket.MSG_DONTWAIT)
         if not count:
             self.acknowledge()
-            count = self._received(most)
+            count = self._received()
         if not count:
             self._time_out()
         return count
 
-    def _received(self, most: int, flags: int = 0) -> int:
-        """Read up to `most` bytes and return how many it were, 0 when none came in time."""
+    def _received(self, flags: int = 0) -> int:
+        """Read what there is room for; return how many bytes it were, 0 when none came in time."""
         try:
-            count = self._socket.recv_into(self._view[self._end : self._end + most], 0, flags)
+            count = self._socket.recv_into(self._view[self._end :], 0, flags)
         except (BlockingIOError, TimeoutError):
             return 0
         except OSError as error:

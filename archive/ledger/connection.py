@@ -38,12 +38,15 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+_CONFLICTS = (errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure)
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Turn psycopg's exceptions into the ledger's."""
     try:
         yield
-    except (errors.DeadlockDetected, errors.SerializationFailure) as error:
+    except _CONFLICTS as error:
         msg = f"two transactions got in each other's way: {_text(error)}"
         raise LedgerConflictError(msg) from error
     except errors.ForeignKeyViolation as error:

@@ -10,8 +10,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
+
+import psycopg
 
 from archive.ledger.connection import Ledger, Transaction
 from archive.ledger.objects import LONGEST_TEXT
@@ -125,11 +128,18 @@ def encode_intents(intents: Sequence[ExportIntent]) -> bytes:
 
 
 class KnownSeriesWriter:
-    """Indexes objects of known series; one for all threads of a process."""
+    """Indexes objects of known series; one for all threads of a process.
 
-    def __init__(self, ledger: Ledger, max_connections: int = 8) -> None:
+    Parameters
+    ----------
+    lock_timeout_s
+        How long each lock is waited for, then `Writing.results` raises LedgerConflictError; 0 for
+        as long as it takes.
+    """
+
+    def __init__(self, ledger: Ledger, max_connections: int = 8, lock_timeout_s: float = 0) -> None:
         self._statement = PipelinedStatement(
-            ledger.connect,
+            partial(_connected, ledger, lock_timeout_s),
             _numbered(load_queries("objects")["index_in_series"]),
             max_connections=max_connections,
         )
@@ -165,7 +175,18 @@ class Writing:
 
     def __init__(self, running: Running, commons: Sequence[CommonParameters]) -> None:
         self._running = running
-        self._commons = commons
+        self._commons = list(commons)
+
+    def add(self, common: CommonParameters, own: Particulars) -> None:
+        """Begin to index a further object, all or nothing; the caller makes its file durable.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When the connection broke; nothing was done.
+        """
+        self._running.add(_parameters(common, own))
+        self._commons.append(common)
 
     def commit(self) -> StoreResult | None:
         """Commit; None when nothing was done because the object is not a plain one of that series.
@@ -214,6 +235,12 @@ class Writing:
     def give_up(self) -> None:
         """Roll back."""
         self._running.give_up()
+
+
+def _connected(ledger: Ledger, lock_timeout_s: float) -> psycopg.Connection:
+    connection = ledger.connect()
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{lock_timeout_s}s",))
+    return connection
 
 
 def _result(rows: Sequence[Row], common: CommonParameters) -> StoreResult | None:

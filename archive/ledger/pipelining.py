@@ -121,6 +121,16 @@ class Running:
         self._lane = lane
         self._release = release
 
+    def add(self, parameters: Sequence[bytes | None]) -> None:
+        """Send the statement once more, in the same transaction.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When the connection broke; nothing was done.
+        """
+        self._guarded(lambda: self._lane.send([parameters]))
+
     def begin_commit(self) -> None:
         """Commit, without waiting for it; `results` then tells what became of it.
 

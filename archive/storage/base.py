@@ -10,6 +10,7 @@ from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.filesystem import FileStorage
 from archive.storage.s3_access import S3Descriptor
 from archive.storage.sweeping import KnownPaths, SweepReport
+from archive.storage.syncs import Syncs
 
 
 class IncomingFile(Protocol):
@@ -48,6 +49,15 @@ class IncomingFile(Protocol):
 
     def start_sync(self) -> None:
         """Begin to make the placed file durable, where that can go on by itself."""
+        ...
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether `begin_sync` has begun something that has not ended."""
+        ...
+
+    def begin_sync(self, syncs: Syncs) -> None:
+        """Make the placed file durable without waiting, where that is possible; then `sync` it."""
         ...
 
     def sync(self) -> None:

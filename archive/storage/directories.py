@@ -57,6 +57,10 @@ class DurableDirectories:
         """How names below the root become durable."""
         return names_on(self._root)
 
+    def follow(self, *, is_new: bool) -> bool:
+        """Tell whether the fsync of the newest entry makes it and the way to it durable."""
+        return self.names is Names.IN_ORDER or (self.names is Names.OF_NEW_FILES and is_new)
+
     def sync(self, directory: str, *, is_new: bool) -> None:
         """Make the entries of `directory` durable, and the way to it the first time.
 
@@ -69,7 +73,7 @@ class DurableDirectories:
         is_new
             Whether that was made there, so that it has no other name.
         """
-        if self.names is Names.IN_ORDER or (self.names is Names.OF_NEW_FILES and is_new):
+        if self.follow(is_new=is_new):
             return
         sync_directory(directory)
         if directory in self._known:

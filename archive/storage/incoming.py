@@ -21,6 +21,7 @@ from archive.storage.directories import DurableDirectories, Names, sync_director
 from archive.storage.long_files import LONG_BYTES, LongWriter, aligned, start_writeback
 from archive.storage.marks import INCOMING, Mark, Marks, create_owned, remove
 from archive.storage.path_format import PathFormat, with_random_name
+from archive.storage.syncs import Syncs
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ATTEMPTS: Final = 8
@@ -72,6 +73,11 @@ class IncomingLocalFile:
 
     The first `BUFFERED_BYTES` stay in memory: a small object is written at once, when its final
     path is known.
+
+    Attributes
+    ----------
+    is_syncing
+        Whether the kernel is making it durable because of `begin_sync`.
     """
 
     def __init__(self, layout: Layout, file_header: bytes, transfer_syntax_uid: str) -> None:
@@ -87,6 +93,8 @@ class IncomingLocalFile:
         self._writer: LongWriter | None = None
         self._is_long = False
         self._is_durable = False
+        self._sync_error: OSError | None = None
+        self.is_syncing = False
         self.dataset_length = 0
 
     def write(self, fragment: bytes | memoryview) -> None:
@@ -140,11 +148,18 @@ class IncomingLocalFile:
         """Let the kernel begin to make the placed file durable."""
         start_writeback(self._descriptor)
 
+    def begin_sync(self, syncs: Syncs) -> None:
+        """Make the placed file durable without waiting, if its fsync is all that takes."""
+        if self._layout.directories.follow(is_new=not self._is_long):
+            self.is_syncing = syncs.begin(self._descriptor, self._synced)
+
     def sync(self) -> None:
         """Make the placed file durable, if it is not yet."""
         if self._is_durable:
             return
         try:
+            if self._sync_error is not None:
+                raise self._sync_error  # the kernel tells an error once
             directories = self._layout.directories
             if directories.names is Names.ONE_BY_ONE:
                 sync_directory(self._layout.incoming)  # the mark
@@ -153,6 +168,13 @@ class IncomingLocalFile:
         except OSError as error:
             raise self._translated(error, doing="make the file durable") from error
         self._is_durable = True
+
+    def _synced(self, error: int) -> None:
+        self.is_syncing = False
+        if error:
+            self._sync_error = OSError(error, os.strerror(error))
+        else:
+            self._is_durable = True
 
     def commit(self, attributes: ObjectAttributes) -> StoredFile:
         """Make the file durable under its final path."""

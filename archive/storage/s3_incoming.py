@@ -22,6 +22,7 @@ from archive.storage.incoming import storage_error
 from archive.storage.marks import INCOMING
 from archive.storage.path_format import PathFormat, check_path
 from archive.storage.s3_client import S3Client
+from archive.storage.syncs import Syncs
 
 PART_BYTES: Final = 8 << 20
 """Most of an object that is held in memory, and the size of the parts of larger ones."""
@@ -93,6 +94,14 @@ class IncomingS3Object:
         )
 
     def start_sync(self) -> None:
+        """Nothing: `sync` uploads."""
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether something is under way that `begin_sync` began."""
+        return False
+
+    def begin_sync(self, syncs: Syncs) -> None:
         """Nothing: `sync` uploads."""
 
     def sync(self) -> None:

@@ -298,3 +298,38 @@ def test_connections_to_the_ledger_that_ended(scp: Site, ledger_url: str) -> Non
             assert store(peer, association, 10) == 0, "over a new connection"
             peer.release()
     assert_kept(scp, 2 * WARM + 2)
+
+
+def test_a_lock_that_is_not_to_be_had(scp: Site, ledger_url: str) -> None:
+    """A lane does not wait for it: its transactions could wait for each other in a circle."""
+    with in_lane(scp, 9) as (*peers, other), psycopg.connect(ledger_url) as blocker:
+        blocker.execute("SELECT FROM series WHERE series_instance_uid = '1.2.3.9.3.0' FOR UPDATE")
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(store, peer, number, 10) for number, peer in enumerate(peers)]
+            wait_until(
+                lambda: "lock timeout" in scp.log(), what="the threads of the associations to try"
+            )
+            assert store(other, 8, 10) == 0
+            assert not answers[3].done()
+            blocker.rollback()
+            assert [each.result() for each in answers] == [0] * 8
+        for peer in (*peers, other):
+            peer.release()
+    assert_kept(scp, 9 * (WARM + 1))
+
+
+def test_objects_of_the_same_studies_in_any_order(site: Site) -> None:
+    """Two processes take objects of the same studies, each in another order."""
+    for _ in range(2):
+        site.start()
+    with in_lane(site, 8) as peers, ThreadPoolExecutor(8) as pool:
+        for number in range(10, 30):
+            order = [(number + each) % 8 for each in range(8)]
+            sent = [
+                pool.submit(store, peer, study, 100 * number + at)
+                for at, (peer, study) in enumerate(zip(peers, order, strict=True))
+            ]
+            assert [each.result(timeout=60) for each in sent] == [0] * 8
+        for peer in peers:
+            peer.release()
+    assert_kept(site, 8 * (WARM + 20))

@@ -1,16 +1,19 @@
 """Files of a storage: durable when committed, in doubt until settled, swept after a crash."""
 
+import errno
 import hashlib
 import os
+import select
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from typing_extensions import override
 
 from archive.errors import (
     ConfigurationError,
@@ -28,6 +31,7 @@ from archive.storage.long_files import LONG_BYTES, LongWriter, aligned
 from archive.storage.marks import INCOMING, claim_name
 from archive.storage.part10 import FileMeta, encode_file_header
 from archive.storage.sweeping import SweepReport
+from archive.storage.syncs import Syncs
 from archive.storage.verification import Thoroughness, verify_file
 from tests.fix_objects import is_idle_mark, stored_files
 from tests.fix_process import wait_until
@@ -370,3 +374,50 @@ def test_digests(tmp_path: Path, name: str | None, wanted: str) -> None:
         verify_file(storage, stored, Thoroughness.CHECKSUM)
     with pytest.raises(ConfigurationError, match="CRC"):
         FileStorage(Descriptor("file:fs1", digest_algorithm="CRC"), tmp_path)
+
+
+def test_synced_by_the_kernel(storage: FileStorage) -> None:
+    syncs = Syncs()
+    assert syncs.descriptor is not None
+    files = [storage.create(HEADER, TS) for _ in range(5)]
+    for each in files:
+        each.write(bytes(100_000))
+        each.place(OBJECT)
+        each.begin_sync(syncs)
+    ready = select.poll()
+    ready.register(syncs.descriptor, select.POLLIN)
+    while any(each.is_syncing for each in files):
+        ready.poll()
+        syncs.progress()
+    for each in files:
+        each.sync()
+        each.settle()
+    assert len(everything(storage)) == 5
+
+
+def test_an_error_of_the_kernel_is_not_forgotten(storage: FileStorage) -> None:
+    """The kernel tells it once: another fsync of the same file would succeed."""
+
+    class Failing(Syncs):
+        @override
+        def begin(self, descriptor: int, done: Callable[[int], None]) -> bool:
+            done(errno.EIO)
+            return False
+
+    incoming = storage.create(HEADER, TS)
+    incoming.write(b"x")
+    incoming.place(OBJECT)
+    incoming.begin_sync(Failing())
+    for _ in range(2):
+        with pytest.raises(StorageError, match="Input/output error"):
+            incoming.sync()
+    incoming.abort()
+    assert everything(storage) == []
+
+
+def test_what_the_kernel_does_not_sync() -> None:
+    errors: list[int] = []
+    syncs = Syncs()
+    assert syncs.begin(os.eventfd(0), errors.append) is False, "it knows no fsync"
+    assert syncs.begin(-1 & 0xFFFF, errors.append) is False, "not open"
+    assert errors == []

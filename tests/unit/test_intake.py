@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from archive.storage.syncs import Syncs
 from scp.dimse import StoreAnswer, StoreRequest, decode_command
 from scp.intake import Intake, Progress
 from scp.pdus import Fragment, encode_command, encode_fragment
@@ -35,6 +36,12 @@ class Kept:
 
     def prepare(self) -> bool:
         return True
+
+    def begin_sync(self, syncs: Syncs) -> None:
+        raise AssertionError(syncs)
+
+    def tidy(self) -> None:
+        raise AssertionError
 
     def finish(self) -> StoreAnswer:
         return StoreAnswer(0)

@@ -12,6 +12,7 @@ from scp.pdus import (
     encode_fragment,
     iter_fragments,
     parse_header,
+    whole_piece,
 )
 
 # Header of a P-DATA-TF PDU of 16 bytes: type 04, reserved, length 00000010.
@@ -95,3 +96,31 @@ def test_any_bytes_are_fragments_or_a_protocol_error(body: bytes) -> None:
     except ProtocolError:
         return
     assert total == len(body)
+
+
+PIECE = encode_fragment(3, bytes(10), control=0)
+
+
+@given(st.data())
+def test_a_whole_piece_is_what_the_general_way_finds(data: st.DataObject) -> None:
+    """Changed bytes are never taken for something that they are not."""
+    pdu = bytearray(PIECE)
+    for position in data.draw(st.sets(st.integers(0, 11), max_size=3)):
+        pdu[position] = data.draw(st.integers(0, 255))
+    length = whole_piece(memoryview(pdu), 0, 3)
+    if length:
+        assert (pdu[0], length) == (PduType.P_DATA_TF, int.from_bytes(pdu[2:6], "big"))
+    if length == 16:
+        (fragment,) = iter_fragments(memoryview(pdu)[6:])
+        assert (*fragment[:3], bytes(fragment.data)) == (3, False, False, bytes(10))
+
+
+@pytest.mark.parametrize("control", [1, 2, 3])
+def test_the_end_of_a_data_set_and_commands_are_no_whole_pieces(control: int) -> None:
+    assert whole_piece(memoryview(b"xx" + PIECE), 2, 3) == 16
+    assert whole_piece(memoryview(PIECE), 0, 5) == 0
+    assert whole_piece(memoryview(PIECE[:11]), 0, 3) == 0
+    assert whole_piece(memoryview(encode_fragment(3, bytes(10), control=control)), 0, 3) == 0
+    two = PIECE[6:] + PIECE[6:]
+    body = b"\x04\x00" + len(two).to_bytes(4, "big") + two
+    assert whole_piece(memoryview(body), 0, 3) == 0, "two fragments"
