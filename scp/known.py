@@ -218,8 +218,8 @@ class ShortWay:
         results.update(zip(map(id, chosen), self.store(*chosen), strict=True))
         return [results[id(each)] for each in objects]
 
-    def learn(self, incoming: Incoming, header: Header, attributes: ObjectAttributes) -> None:
-        """Remember the series of an object that was stored with exactly `attributes`."""
+    def learn(self, incoming: Incoming, header: Header, attributes: ObjectAttributes) -> bool:
+        """Remember the series of an object stored with exactly `attributes`; tell whether it is."""
         session = incoming.session
         try:
             with self._ledger.statement() as tx:
@@ -227,9 +227,9 @@ class ShortWay:
                     tx, attributes.study_instance_uid, attributes.series_instance_uid
                 )
         except LedgerError:
-            return  # the object is stored; the next one of the series is learned from
+            return False  # the object is stored; the next one of the series is learned from
         if rows is None:
-            return
+            return False
         intents = None
         if session.has_lasting_intents:
             intents = encode_intents(demanded(session, header, incoming.request, self._clock))
@@ -238,6 +238,7 @@ class ShortWay:
             self._known[_key(session, header)] = known
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
+        return True
 
 
 class Committing:

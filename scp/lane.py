@@ -23,9 +23,6 @@ from scp.intake import Intake, ObjectReceiver, Progress
 MOST_TOGETHER: Final = 32
 """Most objects of one transaction."""
 
-MOST_STORING: Final = 4
-"""Most transactions at once; whatever is complete meanwhile waits and goes together."""
-
 SILENCE_S: Final = 1.0
 """How long a peer may be silent inside a message before its own thread waits for it."""
 
@@ -98,10 +95,20 @@ class Seat:
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """Objects of one transaction, and where they came from."""
+    """Objects of one transaction, and where they came from.
+
+    Attributes
+    ----------
+    is_open
+        Whether it takes further ones.
+    descriptor
+        What tells that it is committed; None before the commit.
+    """
 
     storing: Storing
     seats: list[Seat]
+    is_open: bool = True
+    descriptor: int | None = None
 
 
 class Lane:
@@ -118,9 +125,7 @@ class Lane:
         self._midway: dict[Seat, None] = {}
         self._complete: list[Seat] = []
         self._syncs = Syncs()
-        self._open: _Group | None = None
-        self._syncing: list[_Group] = []
-        self._storing: dict[int, _Group] = {}
+        self._group: _Group | None = None
         if self._syncs.descriptor is not None:
             self._epoll.register(self._syncs.descriptor, select.EPOLLIN)
         self._is_closed = False
@@ -155,13 +160,13 @@ class Lane:
 
     def _run(self) -> None:
         try:
-            while not self._is_closed or self._storing or self._syncing:
+            while not self._is_closed or self._group is not None:
                 self._pass()
         finally:
             with self._lock:
                 self._is_closed = True
-            for group in self._syncing if self._open is None else (self._open, *self._syncing):
-                group.storing.give_up()
+            if self._group is not None:
+                self._group.storing.give_up()
             for seat in list(self._seats.values()):
                 self._hand_back(seat)
 
@@ -171,21 +176,29 @@ class Lane:
         while ready:
             for descriptor, _ in ready:
                 self._attend(descriptor)
-            is_enough = self._open and len(self._open.seats) >= min(MOST_TOGETHER, len(self._seats))
-            ready = [] if is_enough else self._epoll.poll(0)
-        self._store()
+            ready = [] if self._is_full else self._epoll.poll(0)
         self._close_group()
         if self._midway:
             self._look_for_silence()
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether nothing more can come for the transaction that is open."""
+        group = self._group
+        return (
+            group is not None
+            and group.is_open
+            and len(group.seats) >= min(MOST_TOGETHER, len(self._seats))
+        )
+
     def _attend(self, descriptor: int) -> None:
-        if descriptor in self._storing:
-            self._progress(descriptor)
+        group = self._group
+        if group is not None and descriptor == group.descriptor:
+            self._progress(group, descriptor)
         elif descriptor == self._syncs.descriptor:
             self._syncs.progress()
-            syncing, self._syncing = self._syncing, []
-            for each in syncing:
-                self._follow(each)
+            if group is not None and not group.is_open:
+                self._follow(group)
         elif descriptor == self._bell:
             os.eventfd_read(self._bell)
         else:
@@ -229,24 +242,29 @@ class Lane:
         self._store()
 
     def _store(self) -> None:
-        """Send what is complete to the ledger: in the transaction that is open, or in a new one.
+        """Send what is complete to the ledger, unless a transaction is being ended.
 
-        So PostgreSQL works on the first object while the next ones are taken in.
+        PostgreSQL works on the first object while the next ones are taken in. What comes while a
+        transaction is being ended goes into the next one together.
         """
         while self._complete:
             seat = self._complete[0]
-            if self._open is not None and self._adds(self._open, seat):
+            if self._group is None:
                 del self._complete[0]
-                continue
-            self._close_group()
-            if len(self._storing) + len(self._syncing) >= MOST_STORING:
-                return
-            del self._complete[0]
-            storing = self._begin_storing(_receiver(seat))
-            if storing is None:
-                self._hand_back(seat)
+                self._begin_group(seat)
+            elif self._group.is_open and self._adds(self._group, seat):
+                del self._complete[0]
             else:
-                self._open = _Group(storing, [seat])
+                self._close_group()
+                if self._group is not None:
+                    return
+
+    def _begin_group(self, seat: Seat) -> None:
+        storing = self._begin_storing(_receiver(seat))
+        if storing is None:
+            self._hand_back(seat)
+        else:
+            self._group = _Group(storing, [seat])
 
     def _adds(self, group: _Group, seat: Seat) -> bool:
         if len(group.seats) >= MOST_TOGETHER or not group.storing.add(_receiver(seat)):
@@ -256,30 +274,32 @@ class Lane:
 
     def _close_group(self) -> None:
         """Commit the transaction that is open as soon as its files are durable."""
-        group, self._open = self._open, None
-        if group is not None:
+        group = self._group
+        if group is not None and group.is_open:
+            group.is_open = False
             self._follow(group)
 
     def _follow(self, group: _Group) -> None:
-        match group.storing.go_on():
-            case Stage.FILES:
-                self._syncing.append(group)
-            case Stage.LEDGER:
-                descriptor = group.storing.fileno()
-                self._storing[descriptor] = group
-                self._epoll.register(descriptor, select.EPOLLIN)
-            case Stage.ENDED:
-                self._answer(group.seats)
+        """Go on with the transaction that is being ended."""
+        stage = group.storing.go_on()
+        if stage is Stage.ENDED:
+            self._end_group(group)
+        elif stage is Stage.LEDGER and group.descriptor is None:
+            group.descriptor = group.storing.fileno()
+            self._epoll.register(group.descriptor, select.EPOLLIN)
 
-    def _progress(self, descriptor: int) -> None:
-        """Look whether a transaction has ended."""
-        group = self._storing[descriptor]
+    def _progress(self, group: _Group, descriptor: int) -> None:
+        """Look whether the transaction has ended."""
         self._epoll.unregister(descriptor)  # it may be closed, or used elsewhere afterwards
         if group.storing.is_done():
-            del self._storing[descriptor]
-            self._answer(group.seats)
+            self._end_group(group)
         else:
             self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _end_group(self, group: _Group) -> None:
+        self._group = None
+        self._answer(group.seats)
+        self._store()
 
     def _answer(self, seats: Sequence[Seat]) -> None:
         receivers = list(map(_receiver, seats))

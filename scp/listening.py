@@ -5,7 +5,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -143,7 +142,7 @@ class StoreRequestHandler(RequestHandler):
         acceptor.address_info = self.local
         acceptor.implementation_class_uid = self.ae.implementation_class_uid
         acceptor.implementation_version_name = self.ae.implementation_version_name
-        acceptor.supported_contexts = deepcopy(self.server.contexts)
+        acceptor.supported_contexts = [build_context(_VERIFICATION)]  # until one is requested
         assoc.requestor.address_info = self.remote
         assoc.configured_port = self.server.configured_port
         for event, handler in self.server.bound_events:

@@ -105,7 +105,7 @@ class GuardedReceiver:
             self.prepare()
         if not self.is_finished and self.arrived is not None:
             try:
-                self.is_for_lane &= self._service.complete(self.arrived)
+                self.is_for_lane = self._service.complete(self.arrived)
             except Exception as error:  # noqa: BLE001 - every error has to be answered
                 self.refuse(error)
         self.is_finished = True

@@ -140,8 +140,8 @@ class StoreService:
 
     def is_for_lane(self, arrived: Arrived) -> bool:
         """Whether storing an object means nothing to wait for but its disk and the ledger."""
-        session, placed = arrived.incoming.session, arrived.placed
-        if placed is None or session.receiving_rules or not session.storage.is_local:
+        placed = arrived.placed
+        if placed is None or not _has_lane(arrived.incoming.session):
             return False
         return not self._own_moves.bring(placed.own)
 
@@ -156,10 +156,15 @@ class StoreService:
         return self._short_way.begin(placed)
 
     def complete(self, arrived: Arrived) -> bool:
-        """Make an object safe, and tell whether that went the short way; then 0000 may be answered.
+        """Make an object safe; then 0000 may be answered.
 
         What another archive sends because this one asked for it may be answered before it is
         safe; see `scp.sub_operations`.
+
+        Returns
+        -------
+        bool
+            Whether its lane can store the next object of its series.
 
         Raises
         ------
@@ -170,14 +175,14 @@ class StoreService:
         incoming, header, placed = arrived.incoming, arrived.header, arrived.placed
         session = incoming.session
         if placed is None:
-            self._store_anew(incoming, header, arrived.coerced)
-            return False
+            is_known = self._store_anew(incoming, header, arrived.coerced)
+            return is_known and _has_lane(session)
         if self._own_moves.bring(placed.own):
             session.answered.number = self._early.add(_Answered(incoming, header, placed))
             return False
         result = self._short_way.store_one(placed)
         self._conclude(incoming, header, placed, result)
-        return result is not None
+        return result is not None and _has_lane(session)
 
     def tidy(self, incoming: Incoming, placed: Placed, result: StoreResult) -> None:
         """End the storing of an object that was stored with others, and answered."""
@@ -219,8 +224,14 @@ class StoreService:
         header: Header,
         coerced: CoercedReception | None,
         stored: StoredFile | None = None,
-    ) -> None:
-        """Store an object the long way; `stored` is its file if that is durable already."""
+    ) -> bool:
+        """Store an object the long way; tell whether its series is known then.
+
+        Parameters
+        ----------
+        stored
+            Its file if that is durable already.
+        """
         attributes = header.attributes(incoming.request, incoming.transfer_syntax_uid)
         coerced = coerced or CoercedReception(attributes)
         intents = demanded(incoming.session, header, incoming.request, self._clock)
@@ -238,8 +249,7 @@ class StoreService:
         checkpoint(telemetry.CHECKPOINT_COMMITTED)
         self._tidy(incoming, result)
         log_stored(incoming, attributes, result)
-        if coerced.is_unchanged:
-            self._short_way.learn(incoming, header, attributes)
+        return coerced.is_unchanged and self._short_way.learn(incoming, header, attributes)
 
     def _coerced(self, incoming: Incoming, header: Header) -> CoercedReception:
         """Return what the coercion rules for received objects make of this one."""
@@ -343,3 +353,8 @@ def log_stored(incoming: Incoming, attributes: ObjectAttributes, result: StoreRe
         tasks=result.staged_tasks or None,
         patient_conflict=result.patient_conflict or None,
     )
+
+
+def _has_lane(session: Session) -> bool:
+    """Tell whether there are objects of the association that its lane can store."""
+    return session.storage.is_local and not session.receiving_rules
