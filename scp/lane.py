@@ -1,9 +1,9 @@
 """A thread that receives for many associations at once, as long as all goes well.
 
 A thread for each association costs more in waking up and in waiting for each other than objects
-of known series take to be stored. Once an object of an association was stored the short way, a
-lane therefore watches its socket. It takes what is there, never waits for a peer, and stores what
-came together in one transaction, while it goes on with others. Whatever else comes (another
+of known series take to be stored. Once the series of an object is known, a lane therefore watches
+its association's socket. It takes what is there, never waits for a peer, and stores what came
+together in one transaction, while it goes on with others. Whatever else comes (another
 message, an object that is long or takes the long way, a broken or silent peer) is handed back to
 the thread of the association, which does it as if there was no lane.
 """

@@ -421,3 +421,25 @@ def test_what_the_kernel_does_not_sync() -> None:
     assert syncs.begin(os.eventfd(0), errors.append) is False, "it knows no fsync"
     assert syncs.begin(-1 & 0xFFFF, errors.append) is False, "not open"
     assert errors == []
+
+
+@pytest.mark.parametrize("refusal", [NotImplementedError, OverflowError, SystemError])
+def test_a_kernel_that_refuses(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch, refusal: type[Exception]
+) -> None:
+    """A container may forbid the call, other processes may have taken all there is of it."""
+
+    def refuse(_count: int) -> None:
+        raise refusal
+
+    monkeypatch.setattr("archive.storage.syncs.linux_aio.Context", refuse)
+    syncs = Syncs()
+    assert syncs.descriptor is None
+    incoming = storage.create(HEADER, TS)
+    incoming.place(OBJECT)
+    incoming.begin_sync(syncs)
+    assert not incoming.is_syncing
+    incoming.sync()
+    incoming.settle()
+    syncs.progress()
+    assert len(everything(storage)) == 1
