@@ -102,13 +102,13 @@ class IncomingLocalFile:
         if self._writer is None and self._mark and self.dataset_length >= LONG_BYTES:
             self._writer = self._begun(self._mark)
         self.dataset_length += len(fragment)
+        self._digest.update(fragment)
         if self._writer is not None:
             try:
                 self._writer.write(fragment)
             except OSError as error:
                 raise self._translated(error, doing="write") from error
             return
-        self._digest.update(fragment)
         if self._descriptor < 0 and self.dataset_length <= BUFFERED_BYTES:
             self._buffered.append(bytes(fragment))
             if len(self._buffered) == _MOST_PIECES:
@@ -289,7 +289,7 @@ class IncomingLocalFile:
         try:
             start_writeback(self._descriptor)
             before = os.pread(self._descriptor, end - aligned(end), aligned(end))
-            return LongWriter(mark.path, self._digest, end, before=before)
+            return LongWriter(mark.path, end, before=before)
         except OSError as error:
             raise self._translated(error, doing="write") from error
 

@@ -1,9 +1,9 @@
 """How the rest of a long file is written: past the page cache, by a thread of its own.
 
-The receiving thread fills one block while the other thread hashes and writes the one before. To
-copy into a block that is used over and over costs less than fresh memory of the page cache, a long
-file does not push others out of it, and at the end the fsync finds nothing to do. Where the file
-system refuses such writes (O_DIRECT), the same blocks go through the page cache.
+The receiving thread fills one block while the other thread writes those before. To copy into a
+block that is used over and over costs less than fresh memory of the page cache, a long file does
+not push others out of it, and at the end the fsync finds nothing to do. Where the file system
+refuses such writes (O_DIRECT), the same blocks go through the page cache.
 """
 
 import contextlib
@@ -18,13 +18,11 @@ from functools import cache
 from queue import SimpleQueue
 from typing import Final, cast
 
-from archive.model.digests import Digest
-
 LONG_BYTES: Final = 2 << 20
 """Length from which a file is written that way; a shorter one is not worth a thread."""
 
 _BLOCK: Final = 1 << 19
-_BLOCKS: Final = 3
+_BLOCKS: Final = 6
 _ALIGNMENT: Final = 4096
 _MOST_IDLE: Final = 12
 _SYNC_FILE_RANGE_WRITE: Final = 2
@@ -40,8 +38,6 @@ class LongWriter:
     ----------
     path
         The file, of which the bytes before `position` were written.
-    digest
-        Of the bytes before `position`; not touched by others until `finish` returned.
     position
         Where to go on, bytes from the start of the file.
     before
@@ -53,10 +49,8 @@ class LongWriter:
         When the file cannot be opened.
     """
 
-    def __init__(self, path: str, digest: Digest, position: int, *, before: bytes) -> None:
-        self._digest = digest
+    def __init__(self, path: str, position: int, *, before: bytes) -> None:
         self._position = aligned(position)
-        self._hashed = position
         self._end = position
         self._error: OSError | None = None
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
@@ -88,7 +82,7 @@ class LongWriter:
             data = data[step:]
 
     def finish(self) -> None:
-        """Write what is left and wait until the digest is that of all bytes that were written.
+        """Write what is left and wait for it.
 
         Raises
         ------
@@ -124,12 +118,10 @@ class LongWriter:
             self._free.put(block)
 
     def _take(self, block: mmap.mmap, length: int) -> None:
-        """Hash and write a block; what fills up the last one is cut off in the end."""
+        """Write a block; what fills up the last one is cut off in the end."""
         padded = aligned(length + _ALIGNMENT - 1)
         block[length:padded] = bytes(padded - length)
         with memoryview(block) as view:
-            self._digest.update(view[self._hashed - self._position : length])
-            self._hashed = self._position + length
             written = 0
             while written < padded:
                 written += self._written(view[written:padded], self._position + written)
