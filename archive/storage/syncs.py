@@ -5,6 +5,7 @@ one thread can wait for files as it does for sockets. Where the kernel or a cont
 `Syncs.begin` says so, and its caller calls fsync itself.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -45,9 +46,11 @@ class Syncs:
 
     def progress(self) -> None:
         """Tell those whose files are durable, or failed to become so; does not wait."""
-        if self._context is not None:
+        if self._context is None:
+            return
+        with contextlib.suppress(BlockingIOError):  # nothing has ended
             self._context.poll()
-            self._context.process_events()
+        self._context.process_events()
 
 
 def _context() -> linux_aio.Context | None:

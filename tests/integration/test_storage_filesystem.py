@@ -377,6 +377,7 @@ def test_digests(tmp_path: Path, name: str | None, wanted: str) -> None:
 def test_synced_by_the_kernel(storage: FileStorage) -> None:
     syncs = Syncs()
     assert syncs.descriptor is not None
+    syncs.progress()
     files = [storage.create(HEADER, TS) for _ in range(5)]
     for each in files:
         each.write(bytes(100_000))
