@@ -5,7 +5,6 @@
 
 import argparse
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from archive.errors import DicomqError
 from archive.ledger.connection import Ledger
 from archive.ledger.migrations import Stage
 from archive.ledger.reloads import following_reloads
+from archive.stopping import set_when_asked
 from archive.telemetry import configure_checkpoint, configure_logging, log_event
 from scp.health import titles_to_verify, verify
 from scp.listening import Address, listening_connection
@@ -50,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _health(Settings.from_environment(), options)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    set_when_asked(stop)
     try:
         run(Settings.from_environment(), options, stop)
     except DicomqError as error:

@@ -1,6 +1,5 @@
 """The dispatcher as a process: opens what it needs, runs its loops, obeys signals."""
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from archive.clock import SYSTEM_CLOCK
 from archive.configuration.source import open_source
 from archive.ledger.connection import Ledger
 from archive.ledger.reloads import following_reloads
+from archive.stopping import set_when_asked
 from workers.app import WorkerApp
 from workers.breaker import Breaker, BreakerConfig
 from workers.deadlines import Deadlines, DeadlinesConfig
@@ -91,8 +91,7 @@ def serve(app: WorkerApp) -> None:
     A defect in one of the loops ends the process: whoever supervises it starts a whole one.
     """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    set_when_asked(stop)
     with _services(app) as services, served(services.metrics.registry, app.settings()):
         beside = (services.rescuer.run, services.breaker.run, services.deadlines.run)
         with ThreadPoolExecutor(len(beside)) as pool:
