@@ -13,6 +13,7 @@ from archive.configuration.ldif import parse_ldif
 from tests.fix_monitor import Monitor, Visit, protected, start_monitor
 from tests.fix_objects import secondary_capture, write
 from tests.fix_peer import IanScp, StoreScp, echo
+from tests.fix_process import wait_until
 from tests.fix_system import ARCHIVE, ARCHIVE_AE, System
 
 if TYPE_CHECKING:
@@ -134,6 +135,12 @@ def test_dry_run_of_rules(
     for record in parse_ldif(f"{EXPORTER}\n{RULE}".encode()).records:
         directory.apply(record)
     page = visit.open(monitor, "/dicom/rules", user="vera:watch")
+
+    def is_read() -> bool:
+        page.reload()
+        return "All to PACS" in page.locator("main").inner_text()
+
+    wait_until(is_read, what="the rule to be read")
     page.locator("#dq-header-file").set_input_files(hostile_object(tmp_path))
     page.get_by_role("button", name="Which rules fire?").click()
 
