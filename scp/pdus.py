@@ -146,7 +146,7 @@ def whole_piece(buffer: memoryview, start: int, context_id: int) -> int:
         return 0
     number, length, inner, context, control = _HEADERS.unpack_from(buffer, start)
     is_piece = number == _P_DATA_TF and control == 0 and context == context_id
-    return length if is_piece and length == inner + 4 and inner >= 2 else 0  # noqa: PLR2004 - as above
+    return length if is_piece and length == inner + 4 and inner >= 2 else 0  # noqa: PLR2004 - context ID and control header
 
 
 def encode_command(context_id: int, command: bytes) -> bytes:

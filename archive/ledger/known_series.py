@@ -188,8 +188,27 @@ class Writing:
         self._running.add(_parameters(common, own))
         self._commons.append(common)
 
-    def commit(self) -> StoreResult | None:
-        """Commit; None when nothing was done because the object is not a plain one of that series.
+    def begin_commit(self) -> None:
+        """Commit without waiting for it; then ask for `results`.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            When the connection broke: nobody knows whether it was committed.
+        """
+        self._running.begin_commit()
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when there may be news for `results`."""
+        return self._running.fileno()
+
+    def results(self) -> list[StoreResult | None] | None:
+        """Return what became of each object, None as long as that has not come; does not wait.
+
+        Returns
+        -------
+        list of StoreResult or None
+            None for each with which nothing was done because it is not a plain one of its series.
 
         Raises
         ------
@@ -199,31 +218,6 @@ class Writing:
             When the connection broke: nobody knows whether it was committed.
         LedgerError
             When PostgreSQL refused the statement; nothing was done.
-        """
-        self.begin_commit()
-        return self.wait()[0]
-
-    def begin_commit(self) -> None:
-        """Commit without waiting for it; then ask for `results`.
-
-        Raises
-        ------
-        LedgerUnavailableError
-            As for `commit`.
-        """
-        self._running.begin_commit()
-
-    def fileno(self) -> int:
-        """Return the descriptor that can be read when there may be news for `results`."""
-        return self._running.fileno()
-
-    def results(self) -> list[StoreResult | None] | None:
-        """Return what `commit` does for each object, None as long as that has not come.
-
-        Raises
-        ------
-        LedgerConflictError, LedgerUnavailableError, LedgerError
-            As for `commit`, for all of them.
         """
         rows = self._running.results()
         return None if rows is None else list(map(_result, rows, self._commons))

@@ -137,7 +137,7 @@ class Running:
         Raises
         ------
         LedgerUnavailableError
-            As for `commit`.
+            When the connection broke: nobody knows whether it was committed.
         """
         self._guarded(self._lane.begin_commit)
 
@@ -146,20 +146,7 @@ class Running:
         return self._lane.fileno()
 
     def results(self) -> list[list[Row]] | None:
-        """Return what `commit` does, None as long as that has not come; does not wait.
-
-        Raises
-        ------
-        LedgerConflictError, LedgerUnavailableError, LedgerError
-            As for `commit`.
-        """
-        rows = self._guarded(self._lane.results)
-        if rows is not None:
-            self._release(self._lane, usable=True)
-        return rows
-
-    def commit(self) -> list[list[Row]]:
-        """Commit and return the rows of each time it was sent, once all is done.
+        """Return the rows of each time it was sent, None as long as they have not come.
 
         Raises
         ------
@@ -170,11 +157,13 @@ class Running:
         LedgerError
             When PostgreSQL refused the statement; nothing was done.
         """
-        self.begin_commit()
-        return self.wait()
+        rows = self._guarded(self._lane.results)
+        if rows is not None:
+            self._release(self._lane, usable=True)
+        return rows
 
     def wait(self) -> list[list[Row]]:
-        """Return the `results` once they have come."""
+        """Return the `results` once they have come; errors as for those."""
         while (rows := self.results()) is None:
             self._lane.wait()
         return rows

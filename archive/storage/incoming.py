@@ -145,8 +145,9 @@ class IncomingLocalFile:
         )
 
     def start_sync(self) -> None:
-        """Let the kernel begin to make the placed file durable."""
-        start_writeback(self._descriptor)
+        """Let the kernel begin to make the placed file durable, if it is not yet."""
+        if not self._is_durable:
+            start_writeback(self._descriptor)
 
     def begin_sync(self, syncs: Syncs) -> None:
         """Make the placed file durable without waiting, if its fsync is all that takes."""

@@ -13,6 +13,8 @@ from caio import linux_aio
 
 _MOST: Final = 64
 _REFUSALS: Final = (NotImplementedError, OverflowError, SystemError, ValueError)
+"""What caio raises for ENOSYS, EAGAIN, other errors, and EINVAL or EBADF of the system calls."""
+
 _NEGATIVE: Final = 1 << 63
 
 

@@ -63,6 +63,12 @@ def file(number: int) -> StoredFile:
     return StoredFile("fs1", f"p/{number}", TS, 1000, 300, f"md5:{number}")
 
 
+def committed(writing: Writing) -> StoreResult | None:
+    """Commit an object and return what became of it."""
+    writing.begin_commit()
+    return writing.wait()[0]
+
+
 class Way:
     """Stores objects of one series, the first the long way."""
 
@@ -95,7 +101,7 @@ class Way:
         return self.writer.send(self.common, own)
 
     def short(self, number: int, intents: Sequence[ExportIntent] = ()) -> StoreResult | None:
-        return self.begin(number, intents).commit()
+        return committed(self.begin(number, intents))
 
 
 @pytest.fixture
@@ -206,7 +212,7 @@ def test_purged_object_that_comes_twice_at_once_gets_one_copy(way: Way) -> None:
         tx.execute("DELETE FROM location")
     both = [way.begin(0), way.begin(0)]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(Writing.commit, both))
+        results = list(pool.map(committed, both))
     assert results.count(None) == 1
     assert rows(way.ledger, "SELECT count(*) FROM location") == [(1,)]
 
@@ -256,7 +262,7 @@ def test_claim_waits_for_an_object_that_is_joining(way: Way) -> None:
         future = threads.submit(claim)
         waits_for_lock()
         assert not future.done()
-        assert writing.commit() is not None
+        assert committed(writing) is not None
         task = future.result(10)
     assert task is not None
     assert deliver_all(way.ledger, task) == 3
@@ -275,7 +281,7 @@ def test_object_that_comes_while_its_task_is_claimed_is_not_left_out(
         assert tasks.claim(claiming, hint, worker="w", lease_s=60) is not None
         writing = way.begin(2, [intent(due_in_s=due_in_s)])
         _locked(way.ledger, None)()
-    result = writing.commit()
+    result = committed(writing)
     assert result is not None
     assert result.staged_tasks == 1
     assert len(rows(way.ledger, "SELECT FROM task WHERE status = 'SCHEDULED'")) == 1
@@ -297,7 +303,7 @@ def test_error_leaves_no_lock_behind(way: Way) -> None:
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
         with pytest.raises(LedgerError):
-            writing.commit()
+            committed(writing)
         _await(way.ledger, f"NOT EXISTS ({ADVISORY})")
     with way.ledger.statement() as tx:
         assert tasks.claim(tx, hint, worker="w", lease_s=60) is not None
@@ -347,7 +353,7 @@ def test_a_connection_that_ends_is_replaced(way: Way) -> None:
     writing = way.begin(3)
     rows(way.ledger, here)
     with pytest.raises(LedgerUnavailableError):
-        writing.commit()
+        committed(writing)
     assert way.short(4) is not None
 
 
@@ -356,8 +362,11 @@ def test_no_more_connections_than_allowed(ledger: Ledger) -> None:
     running = statement.send([b"1"])
     with pytest.raises(LedgerUnavailableError, match="free"):
         statement.send([b"2"])
-    assert running.commit() == [[(b"1",)]]
-    assert statement.send([None]).commit() == [[(None,)]]
+    running.begin_commit()
+    assert running.wait() == [[(b"1",)]]
+    again = statement.send([None])
+    again.begin_commit()
+    assert again.wait() == [[(None,)]]
     statement.close()
 
 

@@ -225,9 +225,7 @@ def test_request_without_data_set_is_answered(scp: Site) -> None:
 
 
 def test_probes_cost_no_thread(scp: Site) -> None:
-    assert_works(scp)  # the thread of the lane stays
-    wait_until(lambda: scp.log().count("scp.object-stored") == 1, what="the object to be stored")
-    threads = scp.thread_count()
+    threads = scp.thread_count() + 1  # that of the lane
     for _ in range(200):
         scp.peer().sock.close()
     assert_works(scp)

@@ -85,8 +85,7 @@ BEGIN
             INSERT INTO task (kind, queue_name, device_name, scheduled_time, follow_up_only, local_aet, remote_aet,
                               exporter_id, study_instance_uid, series_instance_uid, sop_instance_uid, actor, reason)
             VALUES ('EXPORT', x->>'queue_name', x->>'device_name', v_due + v_ahead, true, x->>'local_aet',
-                    x->>'remote_aet',
-                    x->>'exporter_id', p_study, v_series, v_sop, 'export rule', x->>'rule_name')
+                    x->>'remote_aet', x->>'exporter_id', p_study, v_series, v_sop, 'export rule', x->>'rule_name')
             RETURNING pk INTO v_pk;
             INSERT INTO export_task (task_fk, rule_name) VALUES (v_pk, x->>'rule_name');
             RETURN;
