@@ -64,11 +64,12 @@ def test_a_dispatcher_measures_the_ledger(engine: Engine) -> None:
     engine.stage_many(5)
     engine.stage(due_in_s=3600)
     engine.start_dispatcher(DICOMQ_METRICS_PORT=str(port))
-    wait_until(lambda: scrape(port)("dicomq_queue_in_flight", queue=QUEUE) == 2, what="a pass")
+    # A pass commits, publishes and only then counts: what it counted is in flight.
+    wait_until(lambda: scrape(port)("dicomq_dispatched_total", queue=QUEUE) == 2, what="a pass")
     value = scrape(port)
     assert value("dicomq_ledger_up") == 1
     assert value("dicomq_directory_up") == 1
-    assert value("dicomq_dispatched_total", queue=QUEUE) == 2
+    assert value("dicomq_queue_in_flight", queue=QUEUE) == 2
     assert value("dicomq_queue_tasks", queue=QUEUE, status="SCHEDULED") == 6
     assert value("dicomq_queue_oldest_due_seconds", queue=QUEUE) > 0
 
