@@ -34,7 +34,7 @@ class IncomingFile(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes of the data set written so far, from `offset` on."""
+        """Return up to `size` bytes of the data set, which is complete, from `offset` on."""
         ...
 
     def place(self, attributes: ObjectAttributes) -> StoredFile:

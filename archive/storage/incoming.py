@@ -2,7 +2,8 @@
 
 A short data set is kept in memory until its final path is known and marked; then the file is made
 there. A long one is written to a file in ``.incoming`` that becomes its own mark when it gets its
-final path besides (`archive.storage.marks`). The descriptor of the file is locked until `settle`.
+final path besides (`archive.storage.marks`), by threads of its own (`archive.storage.long_files`).
+The descriptor of the file is locked until `settle`.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from archive.errors import StorageError, StorageFullError
 from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
 from archive.storage.directories import DurableDirectories, Names, sync_directory
-from archive.storage.long_files import LONG_BYTES, LongWriter, aligned, start_writeback
+from archive.storage.long_files import LongWriter, start_writeback
 from archive.storage.marks import INCOMING, Mark, Marks, create_owned, remove
 from archive.storage.path_format import PathFormat, with_random_name
 from archive.storage.syncs import Syncs
@@ -72,7 +73,7 @@ class IncomingLocalFile:
     """A file being received; see `archive.storage.base.IncomingFile`.
 
     The first `BUFFERED_BYTES` stay in memory: a small object is written at once, when its final
-    path is known.
+    path is known, and the header of a long one is read from there.
 
     Attributes
     ----------
@@ -99,34 +100,30 @@ class IncomingLocalFile:
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append a piece of the encoded data set."""
-        if self._writer is None and self._mark and self.dataset_length >= LONG_BYTES:
-            self._writer = self._begun(self._mark)
         self.dataset_length += len(fragment)
-        self._digest.update(fragment)
-        if self._writer is not None:
+        if not self._is_long and self.dataset_length > BUFFERED_BYTES:
+            self._begin_long()
+        if self._is_long:
+            assert self._writer is not None  # noqa: S101 - it was not read from yet
             try:
                 self._writer.write(fragment)
             except OSError as error:
                 raise self._translated(error, doing="write") from error
             return
-        if self._descriptor < 0 and self.dataset_length <= BUFFERED_BYTES:
-            self._buffered.append(bytes(fragment))
-            if len(self._buffered) == _MOST_PIECES:
-                self._join()
-            return
-        if self._descriptor < 0:
-            self._begin_long()
-        self._append(fragment)
+        self._digest.update(fragment)
+        self._buffered.append(bytes(fragment))
+        if len(self._buffered) == _MOST_PIECES:
+            self._join()
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes of the data set written so far, from `offset` on."""
-        if self._descriptor >= 0:
-            if offset + size > LONG_BYTES:
-                self._catch_up()
-            return os.pread(self._descriptor, size, self._offset + offset)
+        """Return up to `size` bytes of the data set, which is complete, from `offset` on."""
         if self._buffered and offset + size > len(self._buffered[0]):
             self._join()
-        return self._buffered[0][offset : offset + size] if self._buffered else b""
+        found = self._buffered[0][offset : offset + size] if self._buffered else b""
+        if len(found) == size or self._descriptor < 0:
+            return found
+        self._catch_up()
+        return os.pread(self._descriptor, size, self._offset + offset)
 
     def place(self, attributes: ObjectAttributes) -> StoredFile:
         """Give the file its final path, in doubt and not durable yet."""
@@ -211,14 +208,16 @@ class IncomingLocalFile:
         return f"{self._layout.root_text}/{path}"
 
     def _begin_long(self) -> None:
-        """Write what is there to a file in ``.incoming``."""
+        """Go on with a file in ``.incoming`` and a writer for it."""
+        self._is_long = True
         try:
             self._mark = self._layout.marks.make()
+            self._descriptor = self._mark.descriptor
+            self._writer = LongWriter(self._mark.path, self._digest)
+            for piece in (self._header, *self._buffered):
+                self._writer.write(piece, is_hashed=True)
         except OSError as error:
             raise self._translated(error, doing="make a file") from error
-        self._descriptor = self._mark.descriptor
-        self._is_long = True
-        self._write_buffered()
 
     def _write_buffered(self) -> None:
         """Begin the file with what was kept in memory."""
@@ -283,16 +282,6 @@ class IncomingLocalFile:
 
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
-
-    def _begun(self, mark: Mark) -> LongWriter:
-        """Return the writer of the rest of a long file."""
-        end = self._offset + self.dataset_length
-        try:
-            start_writeback(self._descriptor)
-            before = os.pread(self._descriptor, end - aligned(end), aligned(end))
-            return LongWriter(mark.path, end, before=before)
-        except OSError as error:
-            raise self._translated(error, doing="write") from error
 
     def _catch_up(self) -> None:
         """Wait for the writer, if there is one."""

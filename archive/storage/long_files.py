@@ -1,9 +1,10 @@
-"""How the rest of a long file is written: past the page cache, by a thread of its own.
+"""How a long file is hashed and written: past the page cache, by threads of its own.
 
-The receiving thread fills one block while the other thread writes those before. To copy into a
-block that is used over and over costs less than fresh memory of the page cache, a long file does
-not push others out of it, and at the end the fsync finds nothing to do. Where the file system
-refuses such writes (O_DIRECT), the same blocks go through the page cache.
+The receiving thread fills one block while another one hashes the block before, and a third one
+writes those before that; neither needs Python's lock meanwhile. To copy into a block that is used
+over and over costs less than fresh memory of the page cache, a long file does not push others out
+of it, and at the end the fsync finds nothing to do. Where the file system refuses such writes
+(O_DIRECT), the same blocks go through the page cache.
 """
 
 import contextlib
@@ -18,10 +19,9 @@ from functools import cache
 from queue import SimpleQueue
 from typing import Final, cast
 
-LONG_BYTES: Final = 2 << 20
-"""Length from which a file is written that way; a shorter one is not worth a thread."""
+from archive.model.digests import Digest
 
-_BLOCK: Final = 1 << 19
+_BLOCK: Final = 1 << 20
 _BLOCKS: Final = 6
 _ALIGNMENT: Final = 4096
 _MOST_IDLE: Final = 12
@@ -31,17 +31,19 @@ _idle: list[mmap.mmap] = []
 """Blocks of files that are complete: memory that was used before is cheaper."""
 
 
+_Filled = tuple[mmap.mmap, int, int]
+"""A block, where what is new in it begins, and where that ends."""
+
+
 class LongWriter:
-    """Appends to one file.
+    """Writes one file.
 
     Parameters
     ----------
     path
-        The file, of which the bytes before `position` were written.
-    position
-        Where to go on, bytes from the start of the file.
-    before
-        The bytes of the file from `aligned(position)` to `position`.
+        The file, which is there and empty.
+    digest
+        Gets what is written; not to be touched by others until `finish` returned.
 
     Raises
     ------
@@ -49,23 +51,28 @@ class LongWriter:
         When the file cannot be opened.
     """
 
-    def __init__(self, path: str, position: int, *, before: bytes) -> None:
-        self._position = aligned(position)
-        self._end = position
+    def __init__(self, path: str, digest: Digest) -> None:
+        self._digest = digest
+        self._position = 0
+        self._end = 0
         self._error: OSError | None = None
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
-        self._full: SimpleQueue[tuple[mmap.mmap, int] | None] = SimpleQueue()
+        self._filled: SimpleQueue[_Filled | None] = SimpleQueue()
+        self._hashed: SimpleQueue[_Filled | None] = SimpleQueue()
         self._descriptor = _opened(path)
         for _ in range(_BLOCKS):
             self._free.put(_some_block())
         self._block = self._free.get()
-        self._block[: len(before)] = before
-        self._filled = len(before)
-        self._thread = threading.Thread(target=self._run, name="storage-writer", daemon=True)
-        self._thread.start()
+        self._first = self._length = 0
+        self._threads = [
+            _started("storage-hasher", self._hash),
+            _started("storage-writer", self._run),
+        ]
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append `data`.
+    def write(self, data: bytes | memoryview, *, is_hashed: bool = False) -> None:
+        """Append `data`, which need not be hashed any more if it `is_hashed`.
+
+        Of one block only the beginning may be so.
 
         Raises
         ------
@@ -73,11 +80,13 @@ class LongWriter:
             When the file cannot be written.
         """
         while len(data):
-            if self._filled == _BLOCK:
+            if self._length == _BLOCK:
                 self._pass_on()
-            step = min(len(data), _BLOCK - self._filled)
-            self._block[self._filled : self._filled + step] = data[:step]
-            self._filled += step
+            step = min(len(data), _BLOCK - self._length)
+            self._block[self._length : self._length + step] = data[:step]
+            self._length += step
+            if is_hashed:
+                self._first = self._length
             self._end += step
             data = data[step:]
 
@@ -89,9 +98,10 @@ class LongWriter:
         OSError
             When the file could not be written.
         """
-        self._full.put((self._block, self._filled))
-        self._full.put(None)
-        self._thread.join()
+        self._filled.put((self._block, self._first, self._length))
+        self._filled.put(None)
+        for thread in self._threads:
+            thread.join()
         try:
             if self._error is not None:
                 raise self._error
@@ -102,14 +112,22 @@ class LongWriter:
                 _idle.append(self._free.get())
 
     def _pass_on(self) -> None:
-        self._full.put((self._block, self._filled))
-        self._block, self._filled = self._free.get(), 0
+        self._filled.put((self._block, self._first, self._length))
+        self._block, self._first, self._length = self._free.get(), 0, 0
         if self._error is not None:
             raise self._error
 
+    def _hash(self) -> None:
+        while (filled := self._filled.get()) is not None:
+            block, first, length = filled
+            with memoryview(block) as view:
+                self._digest.update(view[first:length])
+            self._hashed.put(filled)
+        self._hashed.put(None)
+
     def _run(self) -> None:
-        while (item := self._full.get()) is not None:
-            block, length = item
+        while (filled := self._hashed.get()) is not None:
+            block, _, length = filled
             if self._error is None:
                 try:
                     self._take(block, length)
@@ -119,7 +137,7 @@ class LongWriter:
 
     def _take(self, block: mmap.mmap, length: int) -> None:
         """Write a block; what fills up the last one is cut off in the end."""
-        padded = aligned(length + _ALIGNMENT - 1)
+        padded = -(-length // _ALIGNMENT) * _ALIGNMENT
         block[length:padded] = bytes(padded - length)
         with memoryview(block) as view:
             written = 0
@@ -135,6 +153,12 @@ class LongWriter:
                 raise
             _set_direct(self._descriptor, 0)
             return os.pwrite(self._descriptor, data, position)
+
+
+def _started(name: str, run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _some_block() -> mmap.mmap:
@@ -153,11 +177,6 @@ def _opened(path: str) -> int:
 
 def _set_direct(descriptor: int, flag: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flag)
-
-
-def aligned(position: int) -> int:
-    """Return the last position up to `position` at which a block may begin."""
-    return position - position % _ALIGNMENT
 
 
 def start_writeback(descriptor: int) -> None:
