@@ -328,7 +328,7 @@ def main() -> None:
     else:
         cases.append(Case(small, 1, objects // 4, with_nagle=True))
         cases.append(Case(small, 64, objects * 4))
-        cases.append(Case(TEMPLATES["multi"], 1, 4))
+        cases.append(Case(TEMPLATES["multi"], 1, 8))
     cases = [each for each in cases if options.only in each.name]
     with tempfile.TemporaryDirectory(prefix="dicomq-bench-") as name:
         found = run(cases, rounds, Path(name))
