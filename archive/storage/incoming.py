@@ -1,9 +1,9 @@
 """A file of a local storage while it is being received.
 
 A short data set is kept in memory until its final path is known and marked; then the file is made
-there. A long one is written to a file in ``.incoming`` that becomes its own mark when it gets its
-final path besides (`archive.storage.marks`), by threads of its own (`archive.storage.long_files`).
-The descriptor of the file is locked until `settle`.
+there. A long one is written by threads of its own (`archive.storage.long_files`) to a file in
+``.incoming`` that becomes its own mark when it gets its final path besides
+(`archive.storage.marks`). The descriptor of the file is locked until `settle`.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from archive.clock import Clock
 from archive.errors import StorageError, StorageFullError
 from archive.model.digests import new_digest
 from archive.model.entities import ObjectAttributes, StoredFile
+from archive.storage.blocks import BLOCK_BYTES, give_back, take_block
 from archive.storage.directories import DurableDirectories, Names, sync_directory
 from archive.storage.long_files import LongWriter, start_writeback
 from archive.storage.marks import INCOMING, Mark, Marks, create_owned, remove
@@ -27,11 +28,11 @@ from archive.storage.syncs import Syncs
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ATTEMPTS: Final = 8
 
-BUFFERED_BYTES: Final = 1 << 20
+BUFFERED_BYTES: Final = BLOCK_BYTES
 """Longest data set that is kept in memory until it is complete, bytes."""
 
-_MOST_PIECES: Final = 512
-"""In which it is kept: as many as one system call writes, and no more objects than that."""
+_WORTH_BEGINNING: Final = 1 << 17
+"""Length from which it helps when a file is on its way to the disk before its fsync, bytes."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class IncomingLocalFile:
         self._descriptor = -1
         self._header = file_header
         self._offset = len(file_header)
-        self._buffered: list[bytes] = []
+        self._block: memoryview | None = None
+        self._held = 0
         self._writer: LongWriter | None = None
         self._is_long = False
         self._is_durable = False
@@ -100,30 +102,24 @@ class IncomingLocalFile:
 
     def write(self, fragment: bytes | memoryview) -> None:
         """Append a piece of the encoded data set."""
-        self.dataset_length += len(fragment)
-        if not self._is_long and self.dataset_length > BUFFERED_BYTES:
+        end = self.dataset_length + len(fragment)
+        if not self._is_long and end > BUFFERED_BYTES:
             self._begin_long()
         if self._is_long:
-            assert self._writer is not None  # noqa: S101 - it was not read from yet
-            try:
-                self._writer.write(fragment)
-            except OSError as error:
-                raise self._translated(error, doing="write") from error
-            return
-        self._digest.update(fragment)
-        self._buffered.append(bytes(fragment))
-        if len(self._buffered) == _MOST_PIECES:
-            self._join()
+            self._write_long(fragment)
+        else:
+            if self._block is None:
+                self._block = take_block()
+            self._block[self.dataset_length : end] = fragment
+            self._held = end
+        self.dataset_length = end
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of the data set, which is complete, from `offset` on."""
-        if self._buffered and offset + size > len(self._buffered[0]):
-            self._join()
-        found = self._buffered[0][offset : offset + size] if self._buffered else b""
-        if len(found) == size or self._descriptor < 0:
-            return found
-        self._catch_up()
-        return os.pread(self._descriptor, size, self._offset + offset)
+        if offset + size > self._held and self._descriptor >= 0:
+            self._catch_up()
+            return os.pread(self._descriptor, size, self._offset + offset)
+        return bytes(self._contents[offset : offset + size])
 
     def place(self, attributes: ObjectAttributes) -> StoredFile:
         """Give the file its final path, in doubt and not durable yet."""
@@ -140,11 +136,6 @@ class IncomingLocalFile:
             dataset_offset=self._offset,
             digest=f"{self._layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
-
-    def start_sync(self) -> None:
-        """Let the kernel begin to make the placed file durable, if it is not yet."""
-        if not self._is_durable:
-            start_writeback(self._descriptor)
 
     def begin_sync(self, syncs: Syncs) -> None:
         """Make the placed file durable without waiting, if its fsync is all that takes."""
@@ -164,6 +155,7 @@ class IncomingLocalFile:
             os.fsync(self._descriptor)
             directories.sync(self._directory, is_new=not self._is_long)
         except OSError as error:
+            self._sync_error = error
             raise self._translated(error, doing="make the file durable") from error
         self._is_durable = True
 
@@ -194,7 +186,6 @@ class IncomingLocalFile:
 
     def abort(self) -> None:
         """Remove the file, committed or not."""
-        self._buffered.clear()
         if self._path is not None:
             remove(self._final_path(self._path))
         self._close()
@@ -213,33 +204,41 @@ class IncomingLocalFile:
         try:
             self._mark = self._layout.marks.make()
             self._descriptor = self._mark.descriptor
-            self._writer = LongWriter(self._mark.path, self._digest)
-            for piece in (self._header, *self._buffered):
-                self._writer.write(piece, is_hashed=True)
+            self._writer = LongWriter(self._mark.path, self._header, self._digest)
         except OSError as error:
             raise self._translated(error, doing="make a file") from error
+        self._write_long(self._contents)
 
-    def _write_buffered(self) -> None:
-        """Begin the file with what was kept in memory."""
-        pieces = (self._header, *self._buffered)
+    def _write_long(self, fragment: bytes | memoryview) -> None:
+        assert self._writer is not None  # noqa: S101 - it was not read from yet
         try:
-            written = os.writev(self._descriptor, pieces)
+            self._writer.write(fragment)
         except OSError as error:
             raise self._translated(error, doing="write") from error
-        if written < sum(map(len, pieces)):
-            self._append(b"".join(pieces)[written:])
-        self._buffered.clear()
 
-    def _join(self) -> None:
-        self._buffered = [b"".join(self._buffered)]
+    @property
+    def _contents(self) -> memoryview:
+        """What is kept in memory of the data set."""
+        return memoryview(b"") if self._block is None else self._block[: self._held]
 
-    def _append(self, data: bytes | memoryview) -> None:
-        try:
-            written = os.write(self._descriptor, data)
-            while written < len(data):
-                written += os.write(self._descriptor, memoryview(data)[written:])
-        except OSError as error:
-            raise self._translated(error, doing="write") from error
+    def _write(self) -> None:
+        """Write the file that was kept in memory; it is hashed while it is on its way."""
+        pieces = (self._header, self._contents)
+        written = os.writev(self._descriptor, pieces)
+        if written < self._offset + self._held:
+            rest = memoryview(b"".join(pieces))[written:]
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        if self._held >= _WORTH_BEGINNING:
+            start_writeback(self._descriptor)
+        self._digest.update(self._contents)
+        self._release()
+
+    def _release(self) -> None:
+        """Forget what was kept in memory."""
+        block, self._block, self._held = self._block, None, 0
+        if block is not None:
+            give_back(block)
 
     def _placed(self, attributes: ObjectAttributes) -> str:
         """Give the file its final path, another one when that is taken, and return it."""
@@ -278,7 +277,7 @@ class IncomingLocalFile:
             return
         self._descriptor = create_owned(final)
         self._path = path
-        self._write_buffered()
+        self._write()
 
     def _translated(self, error: OSError, *, doing: str) -> StorageError:
         return storage_error(self._layout.storage_id, doing, error)
@@ -304,6 +303,7 @@ class IncomingLocalFile:
 
     def _given_up(self) -> tuple[Mark | None, int]:
         """Forget mark and file; return them, the file as -1 when the mark is the file itself."""
+        self._release()
         with contextlib.suppress(StorageError):  # of no use any more
             self._catch_up()
         mark, descriptor = self._mark, self._descriptor

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -20,18 +19,13 @@ from queue import SimpleQueue
 from typing import Final, cast
 
 from archive.model.digests import Digest
+from archive.storage.blocks import BLOCK_BYTES, give_back, take_block
 
-_BLOCK: Final = 1 << 20
 _BLOCKS: Final = 6
 _ALIGNMENT: Final = 4096
-_MOST_IDLE: Final = 12
 _SYNC_FILE_RANGE_WRITE: Final = 2
 
-_idle: list[mmap.mmap] = []
-"""Blocks of files that are complete: memory that was used before is cheaper."""
-
-
-_Filled = tuple[mmap.mmap, int, int]
+_Filled = tuple[memoryview, int, int]
 """A block, where what is new in it begins, and where that ends."""
 
 
@@ -42,8 +36,10 @@ class LongWriter:
     ----------
     path
         The file, which is there and empty.
+    header
+        The beginning of the file, shorter than a block.
     digest
-        Gets what is written; not to be touched by others until `finish` returned.
+        Gets what is written after the header; not to be touched by others until `finish` returned.
 
     Raises
     ------
@@ -51,28 +47,27 @@ class LongWriter:
         When the file cannot be opened.
     """
 
-    def __init__(self, path: str, digest: Digest) -> None:
+    def __init__(self, path: str, header: bytes, digest: Digest) -> None:
         self._digest = digest
         self._position = 0
-        self._end = 0
+        self._end = len(header)
         self._error: OSError | None = None
-        self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._filled: SimpleQueue[_Filled | None] = SimpleQueue()
         self._hashed: SimpleQueue[_Filled | None] = SimpleQueue()
         self._descriptor = _opened(path)
         for _ in range(_BLOCKS):
-            self._free.put(_some_block())
+            self._free.put(take_block())
         self._block = self._free.get()
-        self._first = self._length = 0
+        self._block[: len(header)] = header
+        self._first = self._length = len(header)
         self._threads = [
             _started("storage-hasher", self._hash),
             _started("storage-writer", self._run),
         ]
 
-    def write(self, data: bytes | memoryview, *, is_hashed: bool = False) -> None:
-        """Append `data`, which need not be hashed any more if it `is_hashed`.
-
-        Of one block only the beginning may be so.
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`.
 
         Raises
         ------
@@ -80,13 +75,11 @@ class LongWriter:
             When the file cannot be written.
         """
         while len(data):
-            if self._length == _BLOCK:
+            if self._length == BLOCK_BYTES:
                 self._pass_on()
-            step = min(len(data), _BLOCK - self._length)
+            step = min(len(data), BLOCK_BYTES - self._length)
             self._block[self._length : self._length + step] = data[:step]
             self._length += step
-            if is_hashed:
-                self._first = self._length
             self._end += step
             data = data[step:]
 
@@ -108,8 +101,8 @@ class LongWriter:
             os.ftruncate(self._descriptor, self._end)
         finally:
             os.close(self._descriptor)
-            while not self._free.empty() and len(_idle) < _MOST_IDLE:
-                _idle.append(self._free.get())
+            while not self._free.empty():
+                give_back(self._free.get())
 
     def _pass_on(self) -> None:
         self._filled.put((self._block, self._first, self._length))
@@ -120,8 +113,7 @@ class LongWriter:
     def _hash(self) -> None:
         while (filled := self._filled.get()) is not None:
             block, first, length = filled
-            with memoryview(block) as view:
-                self._digest.update(view[first:length])
+            self._digest.update(block[first:length])
             self._hashed.put(filled)
         self._hashed.put(None)
 
@@ -135,14 +127,13 @@ class LongWriter:
                     self._error = error
             self._free.put(block)
 
-    def _take(self, block: mmap.mmap, length: int) -> None:
+    def _take(self, block: memoryview, length: int) -> None:
         """Write a block; what fills up the last one is cut off in the end."""
         padded = -(-length // _ALIGNMENT) * _ALIGNMENT
         block[length:padded] = bytes(padded - length)
-        with memoryview(block) as view:
-            written = 0
-            while written < padded:
-                written += self._written(view[written:padded], self._position + written)
+        written = 0
+        while written < padded:
+            written += self._written(block[written:padded], self._position + written)
         self._position += length
 
     def _written(self, data: memoryview, position: int) -> int:
@@ -159,13 +150,6 @@ def _started(name: str, run: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def _some_block() -> mmap.mmap:
-    try:
-        return _idle.pop()
-    except IndexError:
-        return mmap.mmap(-1, _BLOCK)
 
 
 def _opened(path: str) -> int:

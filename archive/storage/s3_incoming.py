@@ -93,9 +93,6 @@ class IncomingS3Object:
             digest=f"{layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
 
-    def start_sync(self) -> None:
-        """Nothing: `sync` uploads."""
-
     @property
     def is_syncing(self) -> bool:
         """Whether something is under way that `begin_sync` began."""
