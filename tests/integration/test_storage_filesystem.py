@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from blake3 import blake3
 from typing_extensions import override
@@ -414,6 +415,25 @@ def test_an_error_of_the_kernel_is_not_forgotten(storage: FileStorage) -> None:
     for _ in range(2):
         with pytest.raises(StorageError, match="Input/output error"):
             incoming.sync()
+    incoming.abort()
+    assert everything(storage) == []
+
+
+def test_an_error_of_fsync_is_not_forgotten(storage: FileStorage) -> None:
+    incoming = storage.create(HEADER, TS)
+    incoming.write(b"x")
+    path = storage.local_path(incoming.place(OBJECT).storage_path)
+    opened = {each.path: each.fd for each in psutil.Process().open_files()}
+    descriptor = opened[str(path.resolve())]
+    kept, unfit = os.dup(descriptor), os.open("/dev/null", os.O_WRONLY)
+    os.dup2(unfit, descriptor)
+    with pytest.raises(StorageError, match="make the file durable"):
+        incoming.sync()
+    os.dup2(kept, descriptor)
+    with pytest.raises(StorageError, match="make the file durable"):
+        incoming.sync()
+    os.close(kept)
+    os.close(unfit)
     incoming.abort()
     assert everything(storage) == []
 
