@@ -7,6 +7,8 @@ from itertools import pairwise
 
 # After SIGCONT a worker needs a moment until it sees that its leases are gone.
 THAW_S = 2.0
+# Logs tell whole milliseconds: what happened just after an instant may seem to be before it.
+LOGGED_S = 0.001
 ATTEMPT_ENDS = {"task.finished", "task.released", "task.held", "task.claim-lost"}
 EVENT = re.compile(
     r"^(?P<time>\S+) \w+ +(?P<event>[\w.-]+) (?:.* )?task=(?P<task>\d+) attempt=(?P<attempt>\d+)"
@@ -62,7 +64,7 @@ def overlaps(
     for group in by_task.values():
         for first, second in pairwise(group):
             excused = any(
-                first.start <= thaw <= first.end <= thaw + THAW_S
+                first.start <= thaw < first.end + LOGGED_S and first.end <= thaw + THAW_S
                 for thaw in thaws.get(first.worker, [])
             )
             if first.end > second.start and not excused:

@@ -42,8 +42,24 @@ def test_attempts_are_read_from_a_log() -> None:
 
 @pytest.mark.parametrize(
     ("first_end", "thaws", "found"),
-    [(2.0, [], 0), (3.5, [], 1), (3.5, [3.4], 0), (9.0, [3.4], 1), (3.5, [0.5], 1)],
-    ids=["in turn", "side by side", "thawed just now", "thawed long ago", "thawed before"],
+    [
+        (2.0, [], 0),
+        (3.5, [], 1),
+        (3.5, [3.4], 0),
+        (3.5, [3.5004], 0),
+        (3.5, [3.52], 1),
+        (9.0, [3.4], 1),
+        (3.5, [0.5], 1),
+    ],
+    ids=[
+        "in turn",
+        "side by side",
+        "thawed just now",
+        "thawed in the millisecond of its end",
+        "thawed afterwards",
+        "thawed long ago",
+        "thawed before",
+    ],
 )
 def test_overlaps_are_found(first_end: float, thaws: list[float], found: int) -> None:
     attempts = [Attempt(5, 2, "b", 3.0, 4.0), Attempt(5, 1, "a", 1.0, first_end)]
