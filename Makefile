@@ -67,7 +67,7 @@ test-acceptance: venv-dev test-packages ## Run the tests of the whole system as 
 	@$(PYTEST) tests/acceptance
 
 .PHONY: bench
-bench: venv-dev test-packages ## Measure everything beside its peers and targets (an idle machine, 40 minutes)
+bench: venv-dev test-packages ## Measure everything beside its peers and targets (an idle machine, half an hour)
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 .PHONY: test-compose

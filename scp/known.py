@@ -281,6 +281,9 @@ class Committing:
     def _make_durable(self) -> None:
         """Sync the files; the transaction that runs meanwhile is given up when that fails."""
         try:
+            if len(self._files) > 1:
+                for file in self._files:
+                    file.start_sync()
             for file in self._files:
                 file.sync()
                 checkpoint(telemetry.CHECKPOINT_FILE_DURABLE)

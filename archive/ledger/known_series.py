@@ -212,12 +212,8 @@ class Writing:
 
         Raises
         ------
-        LedgerConflictError
-            When a concurrent transaction got in the way; nothing was done.
-        LedgerUnavailableError
-            When the connection broke: nobody knows whether it was committed.
-        LedgerError
-            When PostgreSQL refused the statement; nothing was done.
+        LedgerConflictError, LedgerUnavailableError, LedgerError
+            As for `archive.ledger.pipelining.Running.results`.
         """
         rows = self._running.results()
         return None if rows is None else list(map(_result, rows, self._commons))

@@ -47,6 +47,10 @@ class IncomingFile(Protocol):
         """
         ...
 
+    def start_sync(self) -> None:
+        """Begin to make the placed file durable, where that can go on by itself."""
+        ...
+
     @property
     def is_syncing(self) -> bool:
         """Whether `begin_sync` has begun something that has not ended."""

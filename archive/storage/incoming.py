@@ -137,6 +137,11 @@ class IncomingLocalFile:
             digest=f"{self._layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
 
+    def start_sync(self) -> None:
+        """Let the kernel begin to make the placed file durable, if it is not yet."""
+        if not self._is_durable:
+            start_writeback(self._descriptor)
+
     def begin_sync(self, syncs: Syncs) -> None:
         """Make the placed file durable without waiting, if its fsync is all that takes."""
         if self._layout.directories.follow(is_new=not self._is_long):
@@ -230,7 +235,7 @@ class IncomingLocalFile:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         if self._held >= _WORTH_BEGINNING:
-            start_writeback(self._descriptor)
+            self.start_sync()
         self._digest.update(self._contents)
         self._release()
 

@@ -69,7 +69,7 @@ class IncomingS3Object:
         self.dataset_length += len(fragment)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes of the data set written so far, from `offset` on."""
+        """Return up to `size` bytes of the data set, which is complete, from `offset` on."""
         self._spool.seek(self._offset + offset)
         data: bytes = self._spool.read(size)
         self._spool.seek(0, 2)
@@ -92,6 +92,9 @@ class IncomingS3Object:
             dataset_offset=self._offset,
             digest=f"{layout.digest_algorithm}:{self._digest.hexdigest()}",
         )
+
+    def start_sync(self) -> None:
+        """Nothing: `sync` uploads."""
 
     @property
     def is_syncing(self) -> bool:

@@ -127,13 +127,18 @@ def test_many_small_pieces(storage: FileStorage, count: int) -> None:
 def test_a_long_object(storage: FileStorage, count: int, is_read: bool) -> None:
     pieces = [bytes([number]) * (BUFFERED_BYTES // 2 + 1) for number in range(count)]
     incoming = storage.create(HEADER, TS)
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         incoming.write(piece)
+        if (number + 1) * len(piece) <= BUFFERED_BYTES:
+            assert everything(storage) == []
+    if count >= 50:  # more than there are blocks of memory
+        assert len(everything(storage)) == 1
     assert incoming.read(5, 3) == pieces[0][:3]
     if is_read:
         data = b"".join(pieces)
         for start in (len(pieces[0]) - 1, BUFFERED_BYTES - 1, len(data) - 3):
             assert incoming.read(start, 99) == data[start : start + 99]
+        assert len(everything(storage)) == 1
     stored = incoming.commit(OBJECT)
     incoming.settle()
     assert storage.local_path(stored.storage_path).read_bytes() == HEADER + b"".join(pieces)
